@@ -1,0 +1,1 @@
+"""Audit, apply and benchmark PostgreSQL index plans."""

@@ -1,0 +1,426 @@
+"""What a snapshot of a target holds, and how names and planned indexes are found in it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field, replace
+
+from indexlab import sql
+from indexlab.plan import IndexDef, IndexKey
+from indexlab.sql import RelationName
+from indexlab.target import Server
+
+KINDS = {
+    "r": "table",
+    "p": "partitioned table",
+    "m": "materialized view",
+    "v": "view",
+    "f": "foreign table",
+    "S": "sequence",
+    "i": "index",
+    "I": "partitioned index",
+    "c": "composite type",
+    "t": "TOAST table",
+}
+INDEXABLE = ("table", "partitioned table", "materialized view")
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """Anything that has a name in pg_class, outside of the system's schemas."""
+
+    oid: int
+    schema: str
+    name: str
+    kind: str
+    """One of the values of `KINDS`."""
+    owner: str
+    owned: bool
+    """Whether the session's role may do what only the owner may."""
+    readable: bool
+    """Whether the session's role may SELECT from it."""
+    unlogged: bool
+    parent: int | None
+    """The partitioned table or index that it is attached to, or the first table it inherits from."""
+    is_partition: bool
+    rows: float
+    """Estimated rows; negative where it was never analyzed."""
+    bytes: int
+    inserted: int
+    updated: int
+    hot_updated: int
+    deleted: int
+
+    @property
+    def qualified(self) -> RelationName:
+        """The name with its schema."""
+        return RelationName(self.schema, self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of a table; dropped ones are not read."""
+
+    table: int
+    number: int
+    name: str
+    type: str
+    type_oid: int
+    collation: int
+    """Oid of its collation; 0 where the type has none."""
+    not_null: bool
+    generated: str
+    """Empty, `s` for stored, `v` for virtual."""
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One key of an index in terms that compare: by oid and by the server's own words."""
+
+    column: int
+    """Number of the column; 0 for an expression."""
+    text: str
+    """The server's words for the key."""
+    family: int
+    """Oid of the operator family; 0 where it is not known."""
+    input_type: int
+    collation: int
+    descending: bool
+    nulls_first: bool
+    options: str = ""
+    """Options of the operator class, such as `siglen=32`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """An index: as it exists, or as a planned statement would make it."""
+
+    oid: int
+    """0 for a planned one."""
+    schema: str
+    name: str
+    table: int
+    method: str
+    unique: bool
+    nulls_not_distinct: bool
+    keys: tuple[Key, ...]
+    include: tuple[int, ...]
+    """Numbers of the INCLUDE columns."""
+    predicate: str | None
+    """The server's words for the predicate."""
+    definition: str
+    options: tuple[str, ...] = ()
+    tablespace: str = ""
+    """Empty for the database's own."""
+    valid: bool = True
+    ready: bool = True
+    building: bool = False
+    """Another session is building it now."""
+    primary: bool = False
+    exclusion: bool = False
+    deferrable: bool = False
+    clustered: bool = False
+    replica_identity: bool = False
+    constraint: str | None = None
+    referenced_by: tuple[str, ...] = ()
+    """Foreign keys that need it as their target."""
+    extension: str | None = None
+    parent: int | None = None
+    """The partitioned index that it is attached to."""
+    bytes: int = 0
+    scans: int = 0
+
+    @property
+    def qualified(self) -> RelationName:
+        """The name with its schema."""
+        return RelationName(self.schema, self.name)
+
+    @property
+    def usable(self) -> bool:
+        """Whether queries may use it."""
+        return self.valid and self.ready
+
+    def equals(self, other: Index) -> bool:
+        """Return whether both give queries and constraints the same; name and storage aside."""
+        return (
+            self.table == other.table
+            and self.method == other.method
+            and self.unique == other.unique
+            and self.nulls_not_distinct == other.nulls_not_distinct
+            and self.deferrable == other.deferrable
+            and self.exclusion == other.exclusion
+            and self.predicate == other.predicate
+            and set(self.include) == set(other.include)
+            and (self.method != "brin" or self.options == other.options)
+            and len(self.keys) == len(other.keys)
+            and all(map(same_key, self.keys, other.keys))
+        )
+
+
+def same_key(one: Key, other: Key) -> bool:
+    """Return whether two keys order and compare rows alike."""
+    if (one.column, one.column or one.text) != (other.column, other.column or other.text):
+        return False
+    return replace(one, column=0, text="") == replace(other, column=0, text="")
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorClass:
+    """An operator class of an index access method."""
+
+    schema: str
+    name: str
+    method: str
+    family: int
+    input_type: int
+
+
+@dataclass(frozen=True, slots=True)
+class Collation:
+    """A collation by name."""
+
+    oid: int
+    schema: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignKey:
+    """A foreign key: which columns refer to which table."""
+
+    name: str
+    table: int
+    columns: tuple[int, ...]
+    referenced: int
+
+
+@dataclass(frozen=True, slots=True)
+class Expression:
+    """What the server makes of an expression over one table's columns."""
+
+    table: int
+    written: str
+    canonical: str
+    """The server's own words; empty where it refuses the expression."""
+    type_oid: int = 0
+    error: str = ""
+    """Why the server refuses it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unresolved:
+    """Why a planned index does not fit the catalog: the place to look and what was not found."""
+
+    what: str
+    """`table`, `kind`, `column`, `opclass`, `collation` or `expression`."""
+    name: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """A snapshot of a target's tables, columns, indexes and what else decides about indexes."""
+
+    server: Server
+    search_path: tuple[str, ...]
+    """The schemas that unqualified names are looked up in, in order."""
+    relations: tuple[Relation, ...]
+    columns: tuple[Column, ...]
+    indexes: tuple[Index, ...]
+    foreign_keys: tuple[ForeignKey, ...] = ()
+    opclasses: tuple[OperatorClass, ...] = ()
+    defaults: tuple[tuple[str, int, int, int], ...] = ()
+    """Default operator classes: method, type, family, input type."""
+    collations: tuple[Collation, ...] = ()
+    expressions: tuple[Expression, ...] = ()
+    schemas: tuple[str, ...] = ()
+    """Every schema of the user, with relations or without."""
+    _lookup: _Lookup = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_lookup", _Lookup.of(self))
+
+    def relation(self, oid: int) -> Relation:
+        """Return the relation with this oid."""
+        return self._lookup.relations[oid]
+
+    def named(self, schema: str, name: str) -> Relation | None:
+        """Return the relation of any kind with this name."""
+        return self._lookup.by_name.get((schema, name))
+
+    def find(
+        self, name: RelationName, search_path: tuple[str, ...] | None = None
+    ) -> Relation | None:
+        """Look a name up as the server would: its schema, or the first match on the search_path."""
+        if name.schema is not None:
+            return self.named(name.schema, sql.truncate(name.name))
+        for schema in self.search_path if search_path is None else search_path:
+            if (found := self.named(schema, sql.truncate(name.name))) is not None:
+                return found
+        return None
+
+    def elsewhere(self, name: str) -> tuple[Relation, ...]:
+        """Return the relations of any schema with this name."""
+        return tuple(item for item in self.relations if item.name == name)
+
+    def columns_of(self, table: int) -> tuple[Column, ...]:
+        """Return a table's columns by number."""
+        return self._lookup.columns.get(table, ())
+
+    def column(self, table: int, name: str) -> Column | None:
+        """Return a table's column by name."""
+        return next((item for item in self.columns_of(table) if item.name == name), None)
+
+    def indexes_of(self, table: int) -> tuple[Index, ...]:
+        """Return a table's indexes by name."""
+        return self._lookup.indexes.get(table, ())
+
+    def index(self, schema: str, name: str) -> Index | None:
+        """Return the index with this name."""
+        found = self.named(schema, sql.truncate(name))
+        return None if found is None else self._lookup.indexes_by_oid.get(found.oid)
+
+    def expression(self, table: int, written: str) -> Expression | None:
+        """Return what the server made of an expression, if it was asked."""
+        return self._lookup.expressions.get((table, written))
+
+    def wanted(
+        self, planned: IndexDef, search_path: tuple[str, ...] | None = None
+    ) -> Index | Unresolved:
+        """Put a planned index into the terms of the catalog, so that it compares with existing ones.
+
+        Args:
+            planned: the index as written.
+            search_path: the schemas to look its table up in, where the plan says so.
+
+        Returns:
+            The index as the server would make it, or what of it the target does not have.
+        """
+        relation = self.find(planned.table, search_path)
+        if relation is None:
+            return Unresolved("table", str(planned.table))
+        if relation.kind not in INDEXABLE:
+            return Unresolved("kind", str(relation.qualified), relation.kind)
+        for name in planned.columns:
+            if self.column(relation.oid, name) is None:
+                return Unresolved("column", name)
+        keys = tuple(self._key(relation, planned.method, key) for key in planned.keys)
+        for key in keys:
+            if isinstance(key, Unresolved):
+                return key
+        predicate = None
+        if planned.predicate is not None:
+            canonical = self._canonical(relation, planned.predicate)
+            if isinstance(canonical, Unresolved):
+                return canonical
+            predicate = canonical.canonical
+        return Index(
+            oid=0,
+            schema=relation.schema,
+            name=sql.truncate(planned.name or ""),
+            table=relation.oid,
+            method=planned.method,
+            unique=planned.unique,
+            nulls_not_distinct=planned.nulls_not_distinct,
+            keys=tuple(key for key in keys if isinstance(key, Key)),
+            include=tuple(
+                column.number
+                for name in planned.include
+                if (column := self.column(relation.oid, name)) is not None
+            ),
+            predicate=predicate,
+            definition=planned.sql,
+            options=tuple(f"{name}={value}" for name, value in planned.options),
+            tablespace=planned.tablespace or "",
+        )
+
+    def _canonical(self, relation: Relation, written: str) -> Expression | Unresolved:
+        found = self.expression(relation.oid, written)
+        if found is None:
+            return Expression(relation.oid, written, written)
+        if found.error:
+            return Unresolved("expression", written, found.error)
+        return found
+
+    def _key(self, relation: Relation, method: str, key: IndexKey) -> Key | Unresolved:
+        column = self.column(relation.oid, key.column) if key.column is not None else None
+        if column is not None:
+            number, text = column.number, key.expression
+            type_oid, collation = column.type_oid, column.collation
+        else:
+            expression = self._canonical(relation, key.expression)
+            if isinstance(expression, Unresolved):
+                return expression
+            number, text, type_oid = 0, expression.canonical, expression.type_oid
+            read = {c.collation for name in key.columns if (c := self.column(relation.oid, name))}
+            collation = max(read - {0}, default=0) if type_oid in self._lookup.collatable else 0
+        if key.collation:
+            found = self._collation(key.collation)
+            if found is None:
+                return Unresolved("collation", ".".join(key.collation))
+            collation = found.oid
+        family, input_type = self._lookup.defaults.get((method, type_oid), (0, 0))
+        if key.opclass:
+            opclass = self._opclass(method, key.opclass)
+            if opclass is None:
+                return Unresolved("opclass", ".".join(key.opclass))
+            family, input_type = opclass.family, opclass.input_type
+        ordered = method == "btree"
+        return Key(
+            column=number,
+            text=text,
+            family=family,
+            input_type=input_type,
+            collation=collation,
+            descending=key.descending and ordered,
+            nulls_first=key.nulls_first and ordered,
+            options=", ".join(f"{name}={value}" for name, value in key.opclass_options),
+        )
+
+    def _collation(self, written: tuple[str, ...]) -> Collation | None:
+        schemas = written[:-1] or ("pg_catalog", *self.search_path)
+        found = {item.schema: item for item in self.collations if item.name == written[-1]}
+        return next((found[schema] for schema in schemas if schema in found), None)
+
+    def _opclass(self, method: str, written: tuple[str, ...]) -> OperatorClass | None:
+        matches = [
+            item
+            for item in self.opclasses
+            if item.name == written[-1]
+            and item.method == method
+            and (len(written) == 1 or item.schema == written[0])
+        ]
+        return matches[0] if matches else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Lookup:
+    relations: dict[int, Relation]
+    by_name: dict[tuple[str, str], Relation]
+    columns: dict[int, tuple[Column, ...]]
+    indexes: dict[int, tuple[Index, ...]]
+    indexes_by_oid: dict[int, Index]
+    expressions: dict[tuple[int, str], Expression]
+    defaults: dict[tuple[str, int], tuple[int, int]]
+    collatable: frozenset[int]
+
+    @classmethod
+    def of(cls, catalog: Catalog) -> _Lookup:
+        columns: defaultdict[int, list[Column]] = defaultdict(list)
+        for column in catalog.columns:
+            columns[column.table].append(column)
+        indexes: defaultdict[int, list[Index]] = defaultdict(list)
+        for index in catalog.indexes:
+            indexes[index.table].append(index)
+        return cls(
+            relations={item.oid: item for item in catalog.relations},
+            by_name={(item.schema, item.name): item for item in catalog.relations},
+            columns={table: tuple(items) for table, items in columns.items()},
+            indexes={table: tuple(items) for table, items in indexes.items()},
+            indexes_by_oid={item.oid: item for item in catalog.indexes},
+            expressions={(item.table, item.written): item for item in catalog.expressions},
+            defaults={(row[0], row[1]): (row[2], row[3]) for row in catalog.defaults},
+            collatable=frozenset(
+                {25, 19, 1042, 1043, *(c.type_oid for c in catalog.columns if c.collation)}
+            ),
+        )

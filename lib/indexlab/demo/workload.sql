@@ -1,0 +1,199 @@
+-- What the booking application sends, with calls per second as weights. Keys are random, so the
+-- first rows in key order are a random sample that is cheap at any size and always the same.
+
+-- The account page.
+-- name: customer_history
+-- weight: 10
+-- param customer_id: SELECT customer_id FROM core.bookings ORDER BY id LIMIT 200
+SELECT
+    id,
+    date,
+    slot,
+    status,
+    total_cents
+FROM core.bookings
+WHERE customer_id = :customer_id
+ORDER BY date DESC
+LIMIT 20;
+
+-- The operations desk: the first page of everything that happens on one day.
+-- name: bookings_of_day
+-- weight: 1
+-- param date: SELECT DISTINCT date FROM (SELECT date FROM core.bookings ORDER BY id LIMIT 5000) AS sample ORDER BY date DESC LIMIT 50
+SELECT
+    id,
+    station_id,
+    slot,
+    status,
+    guests
+FROM core.bookings
+WHERE date = :date
+ORDER BY slot
+LIMIT 100;
+
+-- The queue of the desk: requests that nobody has answered.
+-- name: newest_pending
+-- weight: 4
+SELECT
+    id,
+    station_id,
+    customer_id,
+    date,
+    slot,
+    created_at
+FROM core.bookings
+WHERE status = 'pending'
+ORDER BY created_at DESC
+LIMIT 50;
+
+-- The counter in the navigation bar, on every page.
+-- name: pending_badge
+-- weight: 10
+SELECT count(*)
+FROM core.bookings
+WHERE status = 'pending';
+
+-- The dashboard: what was booked on a day, by status.
+-- name: dashboard_counts
+-- weight: 3
+-- param day: SELECT DISTINCT created_at::date FROM (SELECT created_at FROM core.bookings ORDER BY id LIMIT 5000) AS sample ORDER BY 1 DESC LIMIT 30
+SELECT
+    status,
+    count(*) AS bookings,
+    sum(total_cents) AS total_cents
+FROM core.bookings
+WHERE created_at >= :day::date
+    AND created_at < :day::date + 1
+GROUP BY status;
+
+-- Finance: bookings of a day that were cancelled, but whose money was not given back.
+-- name: refunds_due
+-- weight: 1
+-- param date: SELECT DISTINCT date FROM (SELECT date FROM core.bookings ORDER BY id LIMIT 5000) AS sample ORDER BY date DESC LIMIT 50
+SELECT
+    b.reference,
+    c.first_name,
+    c.email_encrypted,
+    p.provider_ref,
+    p.amount_cents
+FROM core.bookings AS b
+JOIN core.customers AS c ON c.id = b.customer_id
+JOIN core.payments AS p ON p.booking_id = b.id
+WHERE b.date = :date
+    AND b.status = 'cancelled'
+    AND p.status = 'paid';
+
+-- Finance: failed payments of a week, with whom to write to.
+-- name: failed_payments_of_week
+-- weight: 1
+-- param week: SELECT DISTINCT date_trunc('week', created_at)::date FROM (SELECT created_at, status FROM core.payments ORDER BY id LIMIT 5000) AS sample WHERE status = 'failed' ORDER BY 1 DESC LIMIT 20
+SELECT
+    p.provider_ref,
+    p.failure_code,
+    p.amount_cents,
+    b.reference,
+    c.first_name,
+    c.email_encrypted
+FROM core.payments AS p
+JOIN core.bookings AS b ON b.id = p.booking_id
+JOIN core.customers AS c ON c.id = b.customer_id
+WHERE p.status = 'failed'
+    AND p.created_at >= :week::date
+    AND p.created_at < :week::date + 7
+ORDER BY p.created_at;
+
+-- The settlement job asks the provider about open payments, the longest untouched first.
+-- name: payments_to_settle
+-- weight: 1
+SELECT
+    id,
+    booking_id,
+    provider_ref,
+    amount_cents
+FROM core.payments
+WHERE status = 'pending'
+ORDER BY updated_at
+LIMIT 100;
+
+-- The login: encryption is deterministic, so equal addresses have equal ciphertexts.
+-- name: login_by_email
+-- weight: 10
+-- param email: SELECT email_encrypted FROM core.customers ORDER BY id LIMIT 200
+SELECT
+    id,
+    station_id,
+    language
+FROM core.customers
+WHERE email_encrypted = :email;
+
+-- The call centre.
+-- name: caller_by_phone
+-- weight: 5
+-- param phone: SELECT phone_encrypted FROM core.customers ORDER BY id LIMIT 200
+SELECT
+    id,
+    station_id,
+    first_name,
+    language
+FROM core.customers
+WHERE phone_encrypted = :phone;
+
+-- Every booking page. An index that exists already serves it.
+-- name: payment_of_booking
+-- weight: 20
+-- param booking_id: SELECT id FROM core.bookings ORDER BY id LIMIT 200
+SELECT
+    id,
+    status,
+    method,
+    amount_cents,
+    created_at
+FROM core.payments
+WHERE booking_id = :booking_id;
+
+-- The monthly board report reads every booking: no index helps.
+-- name: revenue_by_station
+-- weight: 1
+SELECT
+    s.code,
+    count(*) AS bookings,
+    sum(b.total_cents) AS total_cents
+FROM core.bookings AS b
+JOIN core.stations AS s ON s.id = b.station_id
+WHERE b.status = 'completed'
+GROUP BY s.code
+ORDER BY total_cents DESC;
+
+-- name: create_booking
+-- weight: 2
+-- param station_id, customer_id: SELECT station_id, id FROM core.customers ORDER BY id LIMIT 200
+-- param date: SELECT DISTINCT date FROM (SELECT date FROM core.bookings ORDER BY id LIMIT 5000) AS sample ORDER BY date DESC LIMIT 20
+WITH booking AS (
+    INSERT INTO core.bookings (
+        id, station_id, customer_id, date, slot, guests, status, source, total_cents, reference
+    )
+    VALUES (
+        gen_random_uuid(), :station_id, :customer_id, :date, '10:30', 2, 'pending', 'web', 4800, 'BK-DEMO'
+    )
+    RETURNING
+        id,
+        total_cents
+)
+INSERT INTO core.payments (id, booking_id, amount_cents, status, method, provider_ref)
+SELECT
+    gen_random_uuid(),
+    id,
+    total_cents,
+    'pending',
+    'card',
+    'pi_demo'
+FROM booking;
+
+-- name: change_status
+-- weight: 2
+-- param booking_id: SELECT id FROM core.bookings ORDER BY id LIMIT 200
+UPDATE core.bookings
+SET
+    status = 'no_show',
+    updated_at = now()
+WHERE id = :booking_id;

@@ -1,0 +1,186 @@
+"""The target: where its address comes from, connecting to it, and what must never be shown."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import psycopg
+from psycopg import conninfo as libpq
+
+from indexlab.errors import InputError, TargetError
+
+OLDEST = 12
+CONNINFO_VARIABLE = "INDEXLAB_CONNINFO"
+SECRETS = ("password", "sslpassword", "oauth_client_secret", "scram_client_key", "scram_server_key")
+FORMS = "env (libpq's PG* environment), service=NAME, or a URI such as postgresql://user@host/db"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """An address that may be shown, beside the one that connects."""
+
+    spec: str
+    """What a user may read and pass again: it never holds a password."""
+    conninfo: str = field(repr=False)
+    """What libpq connects with; it may hold a password, so it is not part of any display."""
+
+    def environment(self) -> dict[str, str]:
+        """Return the variables that give a child process what `spec` leaves out."""
+        return {} if self.conninfo == self.spec else {CONNINFO_VARIABLE: self.conninfo}
+
+    def secrets(self) -> tuple[str, ...]:
+        """Return the passwords that the kit knows for this target, to be kept out of all output."""
+        given = libpq.conninfo_to_dict(self.conninfo)
+        found = [str(given[name]) for name in SECRETS if given.get(name)]
+        return tuple(filter(None, [*found, os.environ.get("PGPASSWORD", "")]))
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """Facts about the connected server and session."""
+
+    version: int
+    """As `server_version_num`: 180006 is 18.6."""
+    version_text: str
+    database: str
+    user: str
+    host: str
+    """Host name, or `socket` for a Unix socket."""
+    port: int
+    superuser: bool
+    standby: bool
+
+    def __str__(self) -> str:
+        return (
+            f"{self.database} as {self.user} on {self.host}:{self.port} "
+            f"(PostgreSQL {self.version_text})"
+        )
+
+
+def resolve(spec: str, environ: Mapping[str, str] = os.environ) -> Target:
+    """Turn what a user wrote after --target into a target; connects to nothing.
+
+    Args:
+        spec: `env`, `service=NAME`, a URI or a libpq connection string.
+        environ: where the launching process left the full address, if `spec` is a redacted one.
+
+    Raises:
+        InputError: `spec` is none of these. The message does not repeat a URI: it may hold a password.
+    """
+    if spec == "env":
+        return Target(spec, "")
+    try:
+        given = libpq.conninfo_to_dict(spec)
+    except psycopg.ProgrammingError:
+        raise InputError(
+            "the target is not an address that libpq understands "
+            f"(not shown, it may hold a password): write {FORMS}"
+        ) from None
+    if not given:
+        raise InputError(f"the target is empty: write {FORMS}")
+    shown = _shown(spec, given)
+    full = environ.get(CONNINFO_VARIABLE)
+    if full is not None and not any(name in given for name in SECRETS):
+        kept = libpq.conninfo_to_dict(full)
+        if {key: value for key, value in kept.items() if key not in SECRETS} == given:
+            return Target(shown, full)
+    return Target(shown, spec)
+
+
+def _shown(spec: str, given: Mapping[str, Any]) -> str:
+    """Write the address again without its secrets, in the form in which it came."""
+    open_ = {key: str(value) for key, value in given.items() if key not in SECRETS}
+    if not spec.startswith(("postgresql://", "postgres://")):
+        return libpq.make_conninfo(**open_)
+    user, dbname = open_.pop("user", ""), open_.pop("dbname", "")
+    host, port = open_.pop("host", ""), open_.pop("port", "")
+    if host.startswith("/") or "," in host or "," in port:  # not to be written before the slash
+        open_ |= {"host": host} | ({"port": port} if port else {})
+        host, port = "", ""
+    place = (quote(user, safe="") + "@" if user else "") + (
+        f"[{host}]" if ":" in host else quote(host, safe="")
+    )
+    place += f":{port}" if port else ""
+    query = "?" + urlencode(open_, quote_via=quote) if open_ else ""
+    return f"postgresql://{place}/{quote(dbname, safe='')}{query}"
+
+
+@contextmanager
+def connect(
+    target: Target, *, read_only: bool = False, purpose: str = ""
+) -> Iterator[psycopg.Connection[Any]]:
+    """Open an autocommit connection and close it at the end.
+
+    Args:
+        target: from `resolve`.
+        read_only: the session refuses to write, whatever is sent.
+        purpose: follows `indexlab` in application_name, where a DBA sees it.
+
+    Raises:
+        TargetError: the server cannot be reached, refuses the login, or is older than 12.
+    """
+    name = f"indexlab {purpose}".strip()
+    try:
+        conn = psycopg.connect(
+            target.conninfo,
+            autocommit=True,
+            application_name=name,
+            client_encoding="utf8",
+            connect_timeout=_timeout(target),
+        )
+    except psycopg.Error as error:
+        raise TargetError(_unreachable(target, error)) from None
+    with conn:
+        if conn.info.server_version < OLDEST * 10000:
+            shown = conn.info.parameter_status("server_version")
+            raise TargetError(f"the server is PostgreSQL {shown}: indexlab needs {OLDEST} or newer")
+        if read_only:
+            conn.execute("SET default_transaction_read_only = on")
+        yield conn
+
+
+def _timeout(target: Target) -> str:
+    """Ten seconds instead of libpq's for ever, unless the user has said otherwise."""
+    given = libpq.conninfo_to_dict(target.conninfo).get("connect_timeout")
+    return str(given or os.environ.get("PGCONNECT_TIMEOUT") or 10)
+
+
+def _unreachable(target: Target, error: psycopg.Error) -> str:
+    reason = str(error).strip().removeprefix("connection is bad: ")
+    for secret in target.secrets():
+        reason = reason.replace(secret, "***")
+    hint = "check --target, the server, and the password (PGPASSWORD or ~/.pgpass)"
+    return f"cannot connect to {target.spec!r}: {reason}; {hint}"
+
+
+SERVER = """
+SELECT current_setting('server_version_num')::int AS version,
+       current_setting('server_version') AS version_text,
+       current_database() AS database,
+       current_user AS user,
+       current_setting('is_superuser') = 'on' AS superuser,
+       pg_catalog.pg_is_in_recovery() AS standby
+"""
+
+
+def server(conn: psycopg.Connection[Any]) -> Server:
+    """Ask the server who and where it is; reads only."""
+    row = conn.execute(SERVER).fetchone()
+    assert row is not None
+    version, text, database, user, superuser, standby = row
+    host = conn.info.host
+    return Server(
+        version=version,
+        version_text=text,
+        database=database,
+        user=user,
+        host="socket" if host.startswith(("/", "@")) else host,
+        port=conn.info.port,
+        superuser=superuser,
+        standby=standby,
+    )

@@ -1,0 +1,100 @@
+"""Numbers as words; every table, chart, log and page says them in the same way."""
+
+from __future__ import annotations
+
+import math
+
+
+def ms(value: float) -> str:
+    """Say a latency in milliseconds with three digits.
+
+    >>> ms(690.4), ms(16.04), ms(0.4217), ms(0.00931), ms(12_340), ms(185_000)
+    ('690 ms', '16.0 ms', '0.422 ms', '9.31 us', '12.3 s', '3 min 5 s')
+    """
+    if math.isnan(value):
+        return "unknown"
+    if value >= 60_000:
+        return duration(value / 1000)
+    if value >= 1000:
+        return f"{_three(value / 1000)} s"
+    if 0 < value < 0.1:
+        return f"{_three(value * 1000)} us"
+    return f"{_three(value)} ms"
+
+
+def size(count: float) -> str:
+    """Say a number of bytes in binary units, as PostgreSQL does.
+
+    >>> size(0), size(8192), size(22_487_040), size(5e12), size(-16384)
+    ('0 B', '8.00 kB', '21.4 MB', '4.55 TB', '-16.0 kB')
+    """
+    amount, sign = abs(count), "-" if count < 0 else ""
+    for unit in ("B", "kB", "MB", "GB"):
+        if amount < 1024:
+            return f"{sign}{amount:.0f} B" if unit == "B" else f"{sign}{_three(amount)} {unit}"
+        amount /= 1024
+    return f"{sign}{_three(amount)} TB"
+
+
+def factor(ratio: float) -> str:
+    """Say after/before as a direction.
+
+    Args:
+        ratio: time after divided by time before.
+
+    >>> factor(16 / 690), factor(1.062), factor(1.0), factor(2.5)
+    ('43.1x faster', '1.06x slower', 'unchanged', '2.50x slower')
+    """
+    if math.isnan(ratio) or ratio <= 0:
+        return "unknown"
+    if ratio < 0.995:
+        return f"{_three(1 / ratio)}x faster"
+    if ratio <= 1.005:
+        return "unchanged"
+    return f"{_three(ratio)}x slower"
+
+
+def duration(seconds: float) -> str:
+    """Say a duration.
+
+    >>> duration(0.0314), duration(4.2), duration(75), duration(7322)
+    ('31 ms', '4.2 s', '1 min 15 s', '2 h 2 min')
+    """
+    if seconds < 0.9995:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def count(number: float) -> str:
+    """Say a number of rows, pages or calls.
+
+    >>> count(14279), count(2.5)
+    ('14,279', '2.5')
+    """
+    return f"{number:,.0f}" if number == int(number) else f"{number:,.1f}"
+
+
+def plural(number: int, noun: str) -> str:
+    """Say a number of things.
+
+    >>> plural(1, "index"), plural(3, "index"), plural(2, "query"), plural(0, "statement")
+    ('1 index', '3 indexes', '2 queries', '0 statements')
+    """
+    if number == 1:
+        return f"1 {noun}"
+    if noun.endswith("x"):
+        return f"{number:,} {noun}es"
+    if noun.endswith("y"):
+        return f"{number:,} {noun[:-1]}ies"
+    return f"{number:,} {noun}s"
+
+
+def _three(value: float) -> str:
+    digits = 2 if value < 9.995 else 1 if value < 99.95 else 0
+    decimals = digits if value >= 0.9995 else 3
+    return f"{value:,.{decimals}f}"
