@@ -47,6 +47,7 @@ class Node:
 
     type: str
     """As psql writes it: `Parallel Seq Scan`, `Hash Left Join`, `Index Scan Backward`."""
+    schema: str | None
     relation: str | None
     """With its schema, where the server says it (VERBOSE)."""
     index: str | None
@@ -78,12 +79,20 @@ class Node:
         """Pages of shared buffers that the step and its children touched."""
         return self.shared_hit + self.shared_read
 
+    @property
+    def table(self) -> tuple[str, ...]:
+        """Schema and name of the relation, as parts of an identifier; empty without one."""
+        if self.relation is None:
+            return ()
+        if self.schema is None:
+            return (self.relation,)
+        return self.schema, self.relation.removeprefix(f"{self.schema}.")
+
     def title(self) -> str:
         """Name the step as psql does: `Index Scan using idx on core.bookings b`."""
         using = f" using {self.index}" if self.index and self.relation else ""
         on = f" on {self.relation or self.index}" if self.relation or self.index else ""
-        bare = (self.relation or "").rpartition(".")[2]
-        alias = f" {self.alias}" if self.alias and self.alias != bare else ""
+        alias = f" {self.alias}" if self.alias and self.alias not in self.table else ""
         return f"{self.type}{using}{on}{alias}"
 
 
@@ -155,10 +164,19 @@ class Explain:
         """Return the steps as a pandas DataFrame, one row each, parents first."""
         import pandas as pd
 
-        columns = (
-            "type relation index total_cost plan_rows actual_rows actual_loops actual_ms"
-            " rows_removed shared_hit shared_read"
-        ).split()
+        columns = [
+            "type",
+            "relation",
+            "index",
+            "total_cost",
+            "plan_rows",
+            "actual_rows",
+            "actual_loops",
+            "actual_ms",
+            "rows_removed",
+            "shared_hit",
+            "shared_read",
+        ]
         rows = [
             [depth, *(getattr(node, column) for column in columns)]
             for depth, node in _levels(self.root, 0)
@@ -235,7 +253,7 @@ def run(
         psycopg.Error: whatever the server says.
     """
     # psycopg's SQL() holds literal text; a statement of the user is a whole text of its own.
-    explain = sql.SQL(_options(conn.info.server_version, analyze))  # type: ignore[arg-type]
+    explain = sql.SQL(_options(conn.info.server_version, analyze=analyze))
     with psycopg.RawCursor(conn, row_factory=tuple_row) as cursor:
         if prepared:
             arguments = sql.SQL(", ").join(sql.Literal(value) for value in values)
@@ -246,7 +264,7 @@ def run(
             )
         else:
             cursor.execute(
-                explain + sql.SQL(statement),  # type: ignore[arg-type]
+                explain + sql.SQL(statement),
                 list(values) or None,
                 prepare=False,
             )
@@ -255,7 +273,7 @@ def run(
     return parse(row[0])
 
 
-def _options(version: int, analyze: bool) -> str:
+def _options(version: int, *, analyze: bool) -> str:
     words = ["SETTINGS", "VERBOSE", "FORMAT JSON"]
     if analyze and version >= 130000:
         words.insert(0, "WAL")
@@ -307,11 +325,12 @@ def _buffers(plan: Mapping[str, Any]) -> Buffers:
 
 
 def _node(raw: Mapping[str, Any]) -> Node:
-    relation = raw.get("Relation Name")
-    if relation is not None and "Schema" in raw:
-        relation = f"{raw['Schema']}.{relation}"
+    relation, schema = raw.get("Relation Name"), raw.get("Schema")
+    if relation is not None and schema is not None:
+        relation = f"{schema}.{relation}"
     return Node(
         type=_type(raw),
+        schema=schema,
         relation=relation,
         index=raw.get("Index Name"),
         alias=raw.get("Alias"),

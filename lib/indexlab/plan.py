@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from postgast import walk
-from postgast.pg_query_pb2 import Node, ObjectType
+from postgast.pg_query_pb2 import Node, ObjectType, VariableSetKind
 
 from indexlab import sql
 from indexlab.errors import InputError
-from indexlab.sql import RelationName
+from indexlab.sql import RelationName, Statement
 
 ACCEPTED = (
     "CREATE INDEX and DROP INDEX, beside BEGIN, COMMIT, SET, RESET, ANALYZE and COMMENT ON INDEX"
@@ -72,7 +72,14 @@ class IndexDef:
         statements = sql.parse(text, source, line)
         if len(statements) != 1 or statements[0].kind != "index_stmt":
             raise InputError(f"not one CREATE INDEX statement: {text!r}", source=source, line=line)
-        return cls._of_node(statements[0].node)
+        return cls._of_statement(statements[0], source)
+
+    @classmethod
+    def _of_statement(cls, statement: Statement, source: str | Path) -> IndexDef:
+        try:
+            return cls._of_node(statement.node)
+        except InputError as error:
+            raise InputError(str(error), source=source, line=statement.line) from None
 
     @classmethod
     def _of_node(cls, node: Node) -> IndexDef:
@@ -122,13 +129,17 @@ class IndexDef:
             columns: new names by old name, applied in keys, INCLUDE and predicate.
             concurrently: whether the statement says CONCURRENTLY.
             if_not_exists: whether the statement says IF NOT EXISTS.
+
+        Raises:
+            InputError: the kit cannot write the statement back without a change of meaning.
         """
         node = Node()
         node.CopyFrom(sql.parse(self.sql, "<index>")[0].node)
         tree = node.index_stmt
         if name is not None:
-            tree.idxname = name
+            tree.idxname = sql.truncate(name)
         if table is not None:
+            tree.relation.catalogname = ""
             tree.relation.schemaname, tree.relation.relname = table.schema or "", table.name
             for ref in _column_refs(tree):
                 del ref.fields[:-1]  # a prefix would name the old table
@@ -244,7 +255,8 @@ def parse(text: str, source: str = "plan.sql") -> IndexPlan:
     return IndexPlan(statements, source)
 
 
-def _statements(parsed: tuple[sql.Statement, ...], source: str) -> Iterator[PlanStatement]:
+def _statements(parsed: tuple[Statement, ...], source: str) -> Iterator[PlanStatement]:
+    session_path: tuple[str, ...] | None = None
     search_path: tuple[str, ...] | None = None
     in_transaction = False
     for item in parsed:
@@ -252,7 +264,7 @@ def _statements(parsed: tuple[sql.Statement, ...], source: str) -> Iterator[Plan
         where: dict[str, Any] = {"text": item.text, "line": item.line, "reason": item.comment}
         match item.kind:
             case "index_stmt":
-                index = IndexDef._of_node(item.node)
+                index = IndexDef._of_statement(item, source)
                 yield CreateIndex(
                     index, **where, search_path=search_path, in_transaction=in_transaction
                 )
@@ -269,11 +281,14 @@ def _statements(parsed: tuple[sql.Statement, ...], source: str) -> Iterator[Plan
             case "comment_stmt" if _object_type(tree.objtype) == "OBJECT_INDEX":
                 yield CommentOnIndex(_name(tree.object.list.items), tree.comment or None, **where)
             case "transaction_stmt" if (kind := _TRANSACTION.get(tree.kind)) is not None:
-                in_transaction = kind == "BEGIN"
+                in_transaction = kind == "BEGIN" or tree.chain
+                if kind == "COMMIT":
+                    search_path = session_path  # SET LOCAL ends here
                 yield Surrounding(kind, **where)
             case "variable_set_stmt":
-                if tree.name == "search_path":
+                if _sets_search_path(tree) and (in_transaction or not tree.is_local):
                     search_path = tuple(_set_value(arg) for arg in tree.args) or None
+                    session_path = session_path if tree.is_local else search_path
                 yield Surrounding("SET" if tree.args else "RESET", **where)
             case "vacuum_stmt" if not tree.is_vacuumcmd:
                 yield Surrounding("ANALYZE", **where)
@@ -303,6 +318,10 @@ def _written(item: PlanStatement) -> str:
 def _name(items: Any) -> RelationName:
     parts = [item.string.sval for item in items]
     return RelationName(parts[-2] if len(parts) > 1 else None, parts[-1])
+
+
+def _sets_search_path(tree: Any) -> bool:
+    return str(tree.name or VariableSetKind.Name(tree.kind)) in ("search_path", "VAR_RESET_ALL")
 
 
 def _set_value(arg: Node) -> str:

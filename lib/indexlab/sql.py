@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import re
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import postgast
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from postgast.pg_query_pb2 import C_COMMENT, SQL_COMMENT, Node, ParseResult, ScanToken
 
 from indexlab.errors import InputError
 
 MAX_IDENTIFIER_BYTES = 63
+COMMENTS = (SQL_COMMENT, C_COMMENT)
+POSITIONS = ("location", "rexpr_list_start", "rexpr_list_end", "list_start", "list_end")
+"""Fields of the grammar that say where words stand, not what they mean."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +64,8 @@ def read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise InputError(f"not UTF-8 text (byte {error.start})", source=path) from None
+        line = error.object[: error.start].count(b"\n") + 1
+        raise InputError("not UTF-8 text: save it as UTF-8", source=path, line=line) from None
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror}", source=path) from None
 
@@ -76,19 +81,48 @@ def parse(text: str, source: str | Path, first_line: int = 1) -> tuple[Statement
     Raises:
         InputError: the grammar does not accept the text; names the line.
     """
-    if "\x00" in text:
-        line = first_line + text[: text.index("\x00")].count("\n")
-        raise InputError("a NUL character: this is not SQL text", source=source, line=line)
+    _check_text(text, source, first_line)
     try:
         tree = postgast.parse(text)
         tokens = postgast.scan(text).tokens
     except postgast.PgQueryError as error:
-        before = text[: max(error.cursorpos - 1, 0)]
-        line = first_line + before.count("\n")
+        raise _refused(error, text, source, first_line) from None
+    except DecodeError:
+        line = first_line + text[: _too_deep(text)].count("\n")
         raise InputError(
-            f"{error.message} (as PostgreSQL reads it)", source=source, line=line
+            "nested too deeply to be read: some forty operators or joins within each other",
+            source=source,
+            line=line,
         ) from None
     return tuple(_statements(text, tree, list(tokens), first_line))
+
+
+def _check_text(text: str, source: str | Path, first_line: int) -> None:
+    before, nul, _ = text.partition("\x00")
+    if nul:
+        line = first_line + before.count("\n")
+        raise InputError("a NUL character: this is not SQL text", source=source, line=line)
+
+
+def _refused(
+    error: postgast.PgQueryError, text: str, source: str | Path, first_line: int
+) -> InputError:
+    line = first_line + text[: max(error.cursorpos - 1, 0)].count("\n")
+    said = error.message.partition("\n")[0]  # it may repeat the rest of the text
+    return InputError(f"{said} (as PostgreSQL reads it)", source=source, line=line)
+
+
+def _too_deep(text: str) -> int:
+    """Find the first statement whose tree the library cannot hand over."""
+    start = 0
+    for part in postgast.split(text):
+        start = text.index(part, start)
+        try:
+            postgast.parse(part)
+        except DecodeError:
+            return start
+        start += len(part)
+    return start
 
 
 def _statements(
@@ -100,16 +134,17 @@ def _statements(
     def line_of(offset: int) -> int:
         return first_line + bisect_right(newlines, offset - 1)
 
-    words = [token for token in tokens if token.token not in (SQL_COMMENT, C_COMMENT)]
+    words = [token for token in tokens if token.token not in COMMENTS]
     word_starts = [token.start for token in words]
     comments = {
         line_of(token.end - 1): token
         for token in tokens
-        if token.token in (SQL_COMMENT, C_COMMENT) and _stands_alone(data, token.start)
+        if token.token in COMMENTS and _stands_alone(data, token)
     }
     for raw in tree.stmts:
         end = raw.stmt_location + raw.stmt_len if raw.stmt_len else len(data)
-        start = word_starts[bisect_right(word_starts, raw.stmt_location - 1)]
+        start = word_starts[bisect_left(word_starts, raw.stmt_location)]
+        end = words[bisect_left(word_starts, end) - 1].end  # comments after it are not its text
         above: list[str] = []
         line = line_of(start)
         while (token := comments.get(line - 1)) is not None:
@@ -117,14 +152,16 @@ def _statements(
             line = line_of(token.start)
         yield Statement(
             raw.stmt,
-            data[start:end].decode().rstrip(),
+            data[start:end].decode(),
             line_of(start),
-            "\n".join(part for part in above if part),
+            "\n".join(said for part in above for said in part.splitlines() if said),
         )
 
 
-def _stands_alone(data: bytes, start: int) -> bool:
-    return not data[data.rfind(b"\n", 0, start) + 1 : start].strip()
+def _stands_alone(data: bytes, token: ScanToken) -> bool:
+    before = data[data.rfind(b"\n", 0, token.start) + 1 : token.start]
+    after = data[token.end :].partition(b"\n")[0]
+    return not before.strip() and not after.strip()
 
 
 def _comment_text(comment: str) -> str:
@@ -134,19 +171,67 @@ def _comment_text(comment: str) -> str:
     return "\n".join(line.strip().lstrip("*").strip() for line in lines).strip()
 
 
+def without_outer_comments(text: str) -> str:
+    """Return the words of `text` without what surrounds them: comments, space and semicolons."""
+    data = text.encode()
+    words = [
+        token
+        for token in postgast.scan(text).tokens
+        if token.token not in COMMENTS and data[token.start : token.end] != b";"
+    ]
+    return data[words[0].start : words[-1].end].decode() if words else ""
+
+
 def deparse(node: Node) -> str:
-    """Write one statement's parse tree as SQL, identifiers quoted where they must be."""
+    """Write one statement's parse tree as SQL, identifiers quoted where they must be.
+
+    Raises:
+        InputError: what the library writes would not be read back as the same tree.
+    """
     result = ParseResult()
     result.stmts.add().stmt.CopyFrom(node)
-    return postgast.deparse(result)
+    return _written(result)
 
 
 def deparse_expression(expression: Node) -> str:
-    """Write one expression's parse tree as SQL."""
+    """Write one expression's parse tree as SQL.
+
+    Raises:
+        InputError: what the library writes would not be read back as the same tree.
+    """
     holder = postgast.parse("SELECT 1")
     target = holder.stmts[0].stmt.select_stmt.target_list[0].res_target
     target.val.CopyFrom(expression)
-    return postgast.deparse(holder).removeprefix("SELECT ")
+    return _written(holder, "SELECT ")
+
+
+def _written(tree: ParseResult, prefix: str = "") -> str:
+    # The library drops parentheses that matter, as in (NOT a) IS NULL, and quotes, as in
+    # f("desc" => 1): nobody may get another index than the one that was asked for.
+    text = postgast.deparse(tree)
+    try:
+        same = _without_positions(postgast.parse(text)) == _without_positions(tree)
+    except (postgast.PgQueryError, DecodeError):
+        same = False
+    if not same:
+        raise InputError(
+            f"would be written back as {text.removeprefix(prefix)!r}, which is not the same: "
+            "write it in other words"
+        )
+    return text.removeprefix(prefix)
+
+
+def _without_positions(tree: ParseResult) -> list[Node]:
+    nodes = []
+    for statement in tree.stmts:
+        node = Node()
+        node.CopyFrom(statement.stmt)
+        for _, message in postgast.walk(node):
+            for name in POSITIONS:
+                if name in message.DESCRIPTOR.fields_by_name:
+                    message.ClearField(name)
+        nodes.append(node)
+    return nodes
 
 
 def quote(identifier: str) -> str:
@@ -178,10 +263,11 @@ def bind_names(text: str, source: str | Path, first_line: int) -> tuple[str, tup
     Raises:
         InputError: the scanner does not accept the text, or it has a numbered placeholder already.
     """
+    _check_text(text, source, first_line)
     try:
         tokens = list(postgast.scan(text).tokens)
     except postgast.PgQueryError as error:
-        raise InputError(str(error.message), source=source, line=first_line) from None
+        raise _refused(error, text, source, first_line) from None
     data = text.encode()
     names: list[str] = []
     pieces: list[bytes] = []

@@ -31,7 +31,7 @@ class Target:
 
     def environment(self) -> dict[str, str]:
         """Return the variables that give a child process what `spec` leaves out."""
-        return {} if self.conninfo == self.spec else {CONNINFO_VARIABLE: self.conninfo}
+        return {} if self.conninfo in ("", self.spec) else {CONNINFO_VARIABLE: self.conninfo}
 
     def secrets(self) -> tuple[str, ...]:
         """Return the passwords that the kit knows for this target, to be kept out of all output."""
@@ -70,26 +70,30 @@ def resolve(spec: str, environ: Mapping[str, str] = os.environ) -> Target:
         environ: where the launching process left the full address, if `spec` is a redacted one.
 
     Raises:
-        InputError: `spec` is none of these. The message does not repeat a URI: it may hold a password.
+        InputError: `spec` is none of these. The message does not repeat it: it may hold a password.
     """
     if spec == "env":
         return Target(spec, "")
-    try:
-        given = libpq.conninfo_to_dict(spec)
-    except psycopg.ProgrammingError:
-        raise InputError(
-            "the target is not an address that libpq understands "
-            f"(not shown, it may hold a password): write {FORMS}"
-        ) from None
+    given = _parts("the target", spec)
     if not given:
         raise InputError(f"the target is empty: write {FORMS}")
     shown = _shown(spec, given)
     full = environ.get(CONNINFO_VARIABLE)
     if full is not None and not any(name in given for name in SECRETS):
-        kept = libpq.conninfo_to_dict(full)
+        kept = _parts(CONNINFO_VARIABLE, full)
         if {key: value for key, value in kept.items() if key not in SECRETS} == given:
             return Target(shown, full)
     return Target(shown, spec)
+
+
+def _parts(what: str, address: str) -> dict[str, Any]:
+    try:
+        return dict(libpq.conninfo_to_dict(address))
+    except psycopg.ProgrammingError:
+        raise InputError(
+            f"{what} is not an address that libpq understands "
+            f"(not shown, it may hold a password): write {FORMS}"
+        ) from None
 
 
 def _shown(spec: str, given: Mapping[str, Any]) -> str:
@@ -103,7 +107,7 @@ def _shown(spec: str, given: Mapping[str, Any]) -> str:
         open_ |= {"host": host} | ({"port": port} if port else {})
         host, port = "", ""
     place = (quote(user, safe="") + "@" if user else "") + (
-        f"[{host}]" if ":" in host else quote(host, safe="")
+        f"[{quote(host, safe=':')}]" if ":" in host else quote(host, safe="")
     )
     place += f":{port}" if port else ""
     query = "?" + urlencode(open_, quote_via=quote) if open_ else ""
@@ -118,7 +122,7 @@ def connect(
 
     Args:
         target: from `resolve`.
-        read_only: the session refuses to write, whatever is sent.
+        read_only: the session refuses to write, unless a statement itself lifts that.
         purpose: follows `indexlab` in application_name, where a DBA sees it.
 
     Raises:
@@ -136,12 +140,26 @@ def connect(
     except psycopg.Error as error:
         raise TargetError(_unreachable(target, error)) from None
     with conn:
-        if conn.info.server_version < OLDEST * 10000:
-            shown = conn.info.parameter_status("server_version")
-            raise TargetError(f"the server is PostgreSQL {shown}: indexlab needs {OLDEST} or newer")
+        check_version(
+            conn.info.server_version, conn.info.parameter_status("server_version") or "unknown"
+        )
         if read_only:
             conn.execute("SET default_transaction_read_only = on")
         yield conn
+
+
+def check_version(number: int, text: str) -> None:
+    """Refuse a server that is too old.
+
+    Args:
+        number: as `server_version_num`: 110022 is 11.22.
+        text: as `server_version`, for the message.
+
+    Raises:
+        TargetError: the server is older than 12.
+    """
+    if number < OLDEST * 10000:
+        raise TargetError(f"the server is PostgreSQL {text}: indexlab needs {OLDEST} or newer")
 
 
 def _timeout(target: Target) -> str:

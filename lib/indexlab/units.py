@@ -11,11 +11,13 @@ def ms(value: float) -> str:
     >>> ms(690.4), ms(16.04), ms(0.4217), ms(0.00931), ms(12_340), ms(185_000)
     ('690 ms', '16.0 ms', '0.422 ms', '9.31 us', '12.3 s', '3 min 5 s')
     """
-    if math.isnan(value):
+    if not math.isfinite(value):
         return "unknown"
-    if value >= 60_000:
+    if value < 0:
+        return f"-{ms(-value)}"
+    if value >= 59_950:
         return duration(value / 1000)
-    if value >= 1000:
+    if value >= 999.5:
         return f"{_three(value / 1000)} s"
     if 0 < value < 0.1:
         return f"{_three(value * 1000)} us"
@@ -28,6 +30,8 @@ def size(count: float) -> str:
     >>> size(0), size(8192), size(22_487_040), size(5e12), size(-16384)
     ('0 B', '8.00 kB', '21.4 MB', '4.55 TB', '-16.0 kB')
     """
+    if not math.isfinite(count):
+        return "unknown"
     amount, sign = abs(count), "-" if count < 0 else ""
     for unit in ("B", "kB", "MB", "GB"):
         if amount < 1024:
@@ -45,7 +49,7 @@ def factor(ratio: float) -> str:
     >>> factor(16 / 690), factor(1.062), factor(1.0), factor(2.5)
     ('43.1x faster', '1.06x slower', 'unchanged', '2.50x slower')
     """
-    if math.isnan(ratio) or ratio <= 0:
+    if not math.isfinite(ratio) or ratio <= 0:
         return "unknown"
     if ratio < 0.995:
         return f"{_three(1 / ratio)}x faster"
@@ -60,6 +64,10 @@ def duration(seconds: float) -> str:
     >>> duration(0.0314), duration(4.2), duration(75), duration(7322)
     ('31 ms', '4.2 s', '1 min 15 s', '2 h 2 min')
     """
+    if not math.isfinite(seconds):
+        return "unknown"
+    if seconds < 0:
+        return f"-{duration(-seconds)}"
     if seconds < 0.9995:
         return f"{seconds * 1000:.0f} ms"
     if seconds < 59.95:
@@ -76,20 +84,22 @@ def count(number: float) -> str:
     >>> count(14279), count(2.5)
     ('14,279', '2.5')
     """
+    if not math.isfinite(number):
+        return "unknown"
     return f"{number:,.0f}" if number == int(number) else f"{number:,.1f}"
 
 
 def plural(number: int, noun: str) -> str:
     """Say a number of things.
 
-    >>> plural(1, "index"), plural(3, "index"), plural(2, "query"), plural(0, "statement")
-    ('1 index', '3 indexes', '2 queries', '0 statements')
+    >>> plural(1, "index"), plural(3, "index"), plural(2, "query"), plural(0, "key")
+    ('1 index', '3 indexes', '2 queries', '0 keys')
     """
     if number == 1:
         return f"1 {noun}"
-    if noun.endswith("x"):
+    if noun.endswith(("x", "s", "ch", "sh")):
         return f"{number:,} {noun}es"
-    if noun.endswith("y"):
+    if noun.endswith("y") and noun[-2:-1] not in "aeiou":
         return f"{number:,} {noun[:-1]}ies"
     return f"{number:,} {noun}s"
 

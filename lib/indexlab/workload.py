@@ -124,8 +124,7 @@ class _Block:
                 line=self.line,
             )
         statement = statements[0]
-        creates = statement.kind == "select_stmt" and statement.tree.HasField("into_clause")
-        if statement.kind not in READABLE + WRITING or creates:
+        if statement.kind not in READABLE + WRITING or _creates(statement.tree):
             words = " ".join(statement.text.split()[:3])
             raise InputError(
                 f"query {self.name!r} may not be {words!r}: a workload holds "
@@ -136,8 +135,8 @@ class _Block:
         self._check_samplers(names, source)
         return Query(
             name=self.name,
-            sql=_without_outer_comments(self.body),
-            statement=statement.text.rstrip(";"),
+            sql=sql.without_outer_comments(text),
+            statement=statement.text,
             parameters=names,
             samplers=tuple(self.samplers),
             kind="write" if _writes(statement.tree) else "read",
@@ -166,15 +165,9 @@ class _Block:
                     )
 
 
-def _without_outer_comments(lines: list[str]) -> str:
-    bare = [not line.strip() or line.strip().startswith("--") for line in lines]
-    end = len(lines) - bare[::-1].index(False)
-    return "\n".join(lines[bare.index(False) : end]).rstrip().rstrip(";").rstrip()
-
-
 def _blocks(text: str, source: str) -> Iterator[_Block]:
     block: _Block | None = None
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         header = HEADER.match(line.strip())
         if header is None:
             if block is not None:
@@ -228,7 +221,12 @@ def _sampler(rest: str, source: str, line: int) -> Sampler:
     if not colon or not all(name.isidentifier() for name in split):
         raise InputError("write it as -- param NAME: SELECT ...", source=source, line=line)
     statements = sql.parse(query, source, line)
-    if len(statements) != 1 or statements[0].kind != "select_stmt" or _writes(statements[0].tree):
+    if (
+        len(statements) != 1
+        or statements[0].kind not in READABLE
+        or _writes(statements[0].tree)
+        or _creates(statements[0].tree)
+    ):
         raise InputError(
             f"the sampler of {names.strip()!r} must be one SELECT", source=source, line=line
         )
@@ -238,6 +236,14 @@ def _sampler(rest: str, source: str, line: int) -> Sampler:
 def _writes(tree: Any) -> bool:
     names = {"InsertStmt", "UpdateStmt", "DeleteStmt", "MergeStmt", "LockingClause"}
     return any(message.DESCRIPTOR.name in names for _, message in walk(tree))
+
+
+def _creates(tree: Any) -> bool:
+    """Whether a SELECT has INTO, in any branch of a UNION."""
+    return any(
+        message.DESCRIPTOR.name == "SelectStmt" and message.HasField("into_clause")
+        for _, message in walk(tree)
+    )
 
 
 def sample(
@@ -288,7 +294,11 @@ def _sampler_rows(
 ) -> list[Values]:
     label = f"the sampler of {', '.join(sampler.names)!r} in query {query.name!r}"
     try:
-        with conn.transaction(), conn.cursor(name="indexlab_sampler") as cursor:
+        # Rolled back, so that not even a set_config() of the sampler outlives it.
+        with (
+            conn.transaction(force_rollback=True),
+            conn.cursor(name="indexlab_sampler") as cursor,
+        ):
             conn.execute("SET TRANSACTION READ ONLY")
             cursor.execute(sampler.sql)  # the user's own SQL, parsed above
             cursor.fetchmany(SAMPLER_ROWS)

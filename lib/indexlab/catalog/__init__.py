@@ -1,9 +1,9 @@
 """The catalog: a frozen snapshot of a target, read once and then only thought about."""
 
-from indexlab.catalog.queries import read
-from indexlab.catalog.snapshot import (
+from indexlab.catalog.expressions import with_expressions
+from indexlab.catalog.objects import (
     INDEXABLE,
-    Catalog,
+    AccessMethod,
     Collation,
     Column,
     Expression,
@@ -12,12 +12,16 @@ from indexlab.catalog.snapshot import (
     Key,
     OperatorClass,
     Relation,
+    Tablespace,
     Unresolved,
     same_key,
 )
+from indexlab.catalog.queries import read
+from indexlab.catalog.snapshot import Catalog
 
 __all__ = [
     "INDEXABLE",
+    "AccessMethod",
     "Catalog",
     "Collation",
     "Column",
@@ -27,7 +31,9 @@ __all__ = [
     "Key",
     "OperatorClass",
     "Relation",
+    "Tablespace",
     "Unresolved",
     "read",
     "same_key",
+    "with_expressions",
 ]

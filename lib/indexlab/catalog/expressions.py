@@ -7,28 +7,36 @@ from dataclasses import replace
 from typing import Any
 
 import psycopg
+from postgast import walk
 from psycopg import sql as compose
 
-from indexlab.catalog.snapshot import INDEXABLE, Catalog, Expression, Index, Relation
-from indexlab.plan import IndexPlan
+from indexlab import sql
+from indexlab.catalog.objects import INDEXABLE, Expression, Index, Relation
+from indexlab.catalog.snapshot import Catalog
+from indexlab.plan import CreateIndex, IndexPlan
 
 
 def with_expressions(conn: psycopg.Connection[Any], catalog: Catalog, plan: IndexPlan) -> Catalog:
-    """Ask the server for its words for the expressions of the plan and of the indexes beside it."""
-    asked: dict[tuple[int, str], Expression] = {}
+    """Ask the server for its words for the expressions of the plan and of the indexes beside it.
+
+    Reads only: the server parses and plans the expressions and evaluates none. What it was asked
+    before is not asked again.
+    """
+    asked = {(item.table, item.written): item for item in catalog.expressions}
     tables: dict[int, Relation] = {}
     for statement in plan.creates:
-        index = statement.index
-        relation = catalog.find(index.table, statement.search_path)
-        written = [key.expression for key in index.keys if key.column is None]
-        written += [] if index.predicate is None else [index.predicate]
+        relation = _table(catalog, statement)
+        written = _expressions(statement)
         if relation is None or relation.kind not in INDEXABLE or not written:
             continue
         tables[relation.oid] = relation
-        for expression in _asked(conn, relation, written):
+        new = [text for text in written if (relation.oid, text) not in asked]
+        for expression in _asked(conn, relation, new):
             asked[relation.oid, expression.written] = expression
     existing: list[Index] = []
     for relation in tables.values():
+        if any(item.table == relation.oid for item in catalog.expressions):
+            continue  # its indexes have the server's words already
         indexes = catalog.indexes_of(relation.oid)
         texts = {key.text for index in indexes for key in index.keys if not key.column}
         texts |= {index.predicate for index in indexes if index.predicate is not None}
@@ -40,6 +48,20 @@ def with_expressions(conn: psycopg.Connection[Any], catalog: Catalog, plan: Inde
         indexes=tuple(by_oid.get(index.oid, index) for index in catalog.indexes),
         expressions=tuple(asked.values()),
     )
+
+
+def _expressions(statement: CreateIndex) -> list[str]:
+    index = statement.index
+    written = [key.expression for key in index.keys if key.column is None]
+    return written + ([] if index.predicate is None else [index.predicate])
+
+
+def _table(catalog: Catalog, statement: CreateIndex) -> Relation | None:
+    """Find the table of a statement, also in the one schema that was not named."""
+    name = statement.index.table
+    found = catalog.find(name, statement.search_path)
+    elsewhere = [item for item in catalog.elsewhere(name.name) if item.kind in INDEXABLE]
+    return elsewhere[0] if found is None and len(elsewhere) == 1 else found
 
 
 def _in_canonical_words(index: Index, words: dict[str, Expression]) -> Index:
@@ -56,6 +78,20 @@ def _in_canonical_words(index: Index, words: dict[str, Expression]) -> Index:
     )
 
 
+# No row is read. In a WHERE, the server refuses what it refuses in an index, too: aggregates,
+# window functions and functions that return sets.
+TYPES = "SELECT {expressions} FROM ONLY {table} WHERE {conditions} LIMIT 0"
+WORDS = "EXPLAIN (VERBOSE, COSTS OFF, FORMAT JSON) SELECT {expressions} FROM ONLY {table}"
+# The planner removes the arm that cannot be reached, so that the expression is not evaluated.
+COLLATION = """
+SELECT pg_catalog.to_regcollation(
+           pg_catalog.pg_collation_for(CASE WHEN false THEN ({expression}) END))::oid::bigint
+  FROM (SELECT) AS one
+  LEFT JOIN ONLY {table} ON false
+"""
+TEXTS = (19, 25, 1042, 1043)  # oids of name, text, char and varchar
+
+
 def _asked(
     conn: psycopg.Connection[Any], relation: Relation, written: Iterable[str]
 ) -> tuple[Expression, ...]:
@@ -63,26 +99,79 @@ def _asked(
     texts = tuple(written)
     if not texts:
         return ()
-    selected = compose.SQL(", ").join(compose.SQL("({})").format(_verbatim(t)) for t in texts)
-    query = compose.SQL("SELECT {} FROM ONLY {}").format(
-        selected, compose.Identifier(relation.schema, relation.name)
-    )
+    parts = {
+        "table": compose.Identifier(relation.schema, relation.name),
+        "expressions": compose.SQL(", ").join(_each("({})", texts)),
+        "conditions": compose.SQL(" OR ").join(_each("({}) IS NULL", texts)),
+    }
     try:
-        described = conn.execute(compose.SQL("{} LIMIT 0").format(query)).description or []
-        explained = conn.execute(
-            compose.SQL("EXPLAIN (VERBOSE, COSTS OFF, FORMAT JSON) {}").format(query)
-        ).fetchone()
+        described = conn.execute(compose.SQL(TYPES).format(**parts)).description or []
+        explained = conn.execute(compose.SQL(WORDS).format(**parts)).fetchone()
+        assert explained is not None
+        plan = explained[0][0]["Plan"]
+        collations = [
+            _collation(conn, relation, *item) for item in zip(texts, described, strict=True)
+        ]
+    except psycopg.OperationalError:  # a timeout or a lost connection is no answer
+        raise
     except psycopg.Error as error:
-        if len(texts) > 1:
-            return tuple(item for text in texts for item in _asked(conn, relation, [text]))
-        reason = error.diag.message_primary or str(error)
-        return (Expression(relation.oid, texts[0], "", error=reason),)
-    assert explained is not None
-    output = explained[0][0]["Plan"]["Output"]
+        refused = (error.diag.message_primary or str(error)).replace(" in WHERE", " in an index")
+    else:
+        refused = "cannot use subquery in an index" if "Plans" in plan else ""
+    if refused and len(texts) > 1:
+        return tuple(item for text in texts for item in _asked(conn, relation, [text]))
+    if refused:
+        return (Expression(relation.oid, texts[0], "", error=refused),)
     return tuple(
-        Expression(relation.oid, text, words, type_oid=column.type_code)
-        for text, words, column in zip(texts, output, described, strict=True)
+        Expression(
+            relation.oid,
+            text,
+            _distinct(text, words),
+            type_oid=column.type_code,
+            collation=collation,
+        )
+        for text, words, column, collation in zip(
+            texts, plan["Output"], described, collations, strict=True
+        )
     )
+
+
+def _collation(
+    conn: psycopg.Connection[Any], relation: Relation, text: str, column: psycopg.Column
+) -> int:
+    """Return the collation that an expression names; 0 where it names none."""
+    named = "collate" in text.lower() and column.type_code in TEXTS
+    if not named or conn.info.server_version < 130000:  # which brought to_regcollation
+        return 0
+    query = compose.SQL(COLLATION).format(
+        expression=_verbatim(text), table=compose.Identifier(relation.schema, relation.name)
+    )
+    row = conn.execute(query).fetchone()
+    return 0 if row is None else row[0] or 0
+
+
+def _distinct(written: str, words: str) -> str:
+    """Keep apart what only the planner takes for the same.
+
+    It reduces `flag = true` to `flag`, and may reduce a condition that a constraint implies to
+    `true`; an index keeps what was written.
+    """
+    if words in ("true", "false"):
+        return written
+    tree = sql.parse(f"SELECT ({written})", "<expression>")[0].tree
+    compared = sum(
+        message.DESCRIPTOR.name == "A_Expr"
+        and any(
+            side.HasField("a_const") and side.a_const.HasField("boolval")
+            for side in (message.lexpr, message.rexpr)
+        )
+        for _, message in walk(tree)
+    )
+    return words if not compared else f"{words} [with {compared} = true or false]"
+
+
+def _each(template: str, texts: Iterable[str]) -> list[compose.Composed]:
+    return [compose.SQL(template).format(_verbatim(text)) for text in texts]
 
 
 def _verbatim(text: str) -> compose.SQL:

@@ -11,8 +11,8 @@ from psycopg.rows import class_row
 
 from indexlab import target as targets
 from indexlab.catalog.expressions import with_expressions
-from indexlab.catalog.snapshot import (
-    Catalog,
+from indexlab.catalog.objects import (
+    AccessMethod,
     Collation,
     Column,
     ForeignKey,
@@ -20,7 +20,9 @@ from indexlab.catalog.snapshot import (
     Key,
     OperatorClass,
     Relation,
+    Tablespace,
 )
+from indexlab.catalog.snapshot import Catalog
 from indexlab.plan import IndexPlan
 
 Row = TypeVar("Row")
@@ -52,6 +54,9 @@ def read(conn: psycopg.Connection[Any], plan: IndexPlan | None = None) -> Catalo
             opclasses=_rows(conn, OperatorClass, OPERATOR_CLASSES),
             defaults=tuple(conn.execute(DEFAULT_OPERATOR_CLASSES).fetchall()),
             collations=_rows(conn, Collation, COLLATIONS),
+            methods=_rows(conn, AccessMethod, ACCESS_METHODS),
+            tablespaces=_rows(conn, Tablespace, TABLESPACES),
+            accepted=tuple(conn.execute(ACCEPTED_TYPES).fetchall()),
         )
     return catalog if plan is None else with_expressions(conn, catalog, plan)
 
@@ -117,7 +122,8 @@ SELECT c.oid::bigint AS oid,
        pg_catalog.pg_stat_get_tuples_inserted(c.oid) AS inserted,
        pg_catalog.pg_stat_get_tuples_updated(c.oid) AS updated,
        pg_catalog.pg_stat_get_tuples_hot_updated(c.oid) AS hot_updated,
-       pg_catalog.pg_stat_get_tuples_deleted(c.oid) AS deleted
+       pg_catalog.pg_stat_get_tuples_deleted(c.oid) AS deleted,
+       pg_catalog.has_schema_privilege(n.oid, 'CREATE') AS creatable
   FROM pg_catalog.pg_class AS c
   JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
  WHERE n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')
@@ -213,10 +219,18 @@ SELECT i.indexrelid::bigint AS oid,
        i.indisready AND i.indislive AS ready,
        EXISTS (SELECT
                  FROM pg_catalog.pg_stat_progress_create_index AS p
-                WHERE p.index_relid = i.indexrelid
-                  AND p.datid = (SELECT d.oid
+                WHERE p.datid = (SELECT d.oid
                                    FROM pg_catalog.pg_database AS d
-                                  WHERE d.datname = pg_catalog.current_database())) AS building,
+                                  WHERE d.datname = pg_catalog.current_database())
+                  AND (p.index_relid = i.indexrelid
+                       -- Other roles' progress is hidden, their locks are not.
+                       OR (p.index_relid IS NULL
+                           AND NOT i.indisvalid
+                           AND EXISTS (SELECT
+                                         FROM pg_catalog.pg_locks AS l
+                                        WHERE l.pid = p.pid
+                                          AND l.granted
+                                          AND l.relation = i.indrelid)))) AS building,
        i.indisprimary AS primary,
        i.indisexclusion AS exclusion,
        NOT i.indimmediate AS deferrable,
@@ -368,6 +382,67 @@ SELECT DISTINCT ON (am.amname, b.type_oid)
           o.opcintype = b.base_oid DESC,
           s.oid IS NOT NULL DESC,
           it.typispreferred DESC
+"""
+
+# As IsBinaryCoercible does, for the types of columns and of simple expressions.
+ACCEPTED_TYPES = """
+WITH RECURSIVE base AS (
+    SELECT t.oid AS type_oid, t.oid AS base_oid, t.typtype, t.typbasetype, t.typcategory
+      FROM pg_catalog.pg_type AS t
+     WHERE t.typtype IN ('b', 'd', 'e', 'r', 'm', 'c')
+       AND (t.typrelid = 0 OR t.typtype = 'c')
+     UNION ALL
+    SELECT b.type_oid, t.oid, t.typtype, t.typbasetype, t.typcategory
+      FROM base AS b
+      JOIN pg_catalog.pg_type AS t ON t.oid = b.typbasetype
+     WHERE b.typtype = 'd'
+), input AS (
+    SELECT DISTINCT t.oid, t.typname
+      FROM pg_catalog.pg_opclass AS o
+      JOIN pg_catalog.pg_type AS t ON t.oid = o.opcintype
+)
+SELECT DISTINCT
+       b.type_oid::bigint,
+       i.oid::bigint
+  FROM base AS b
+  JOIN input AS i
+    ON i.oid = b.base_oid
+    OR i.oid IN (SELECT s.casttarget
+                   FROM pg_catalog.pg_cast AS s
+                  WHERE s.castsource = b.base_oid
+                    AND s.castmethod = 'b'
+                    AND s.castcontext = 'i')
+    OR (i.typname IN ('any', 'anyelement', 'anycompatible'))
+    OR (i.typname IN ('anynonarray', 'anycompatiblenonarray') AND b.typcategory <> 'A')
+    OR (i.typname IN ('anyarray', 'anycompatiblearray') AND b.typcategory = 'A')
+    OR (i.typname = 'anyenum' AND b.typtype = 'e')
+    OR (i.typname IN ('anyrange', 'anycompatiblerange') AND b.typtype = 'r')
+    OR (i.typname IN ('anymultirange', 'anycompatiblemultirange') AND b.typtype = 'm')
+    OR (i.typname = 'record' AND b.typtype = 'c')
+ ORDER BY b.type_oid::bigint,
+          i.oid::bigint
+"""
+
+ACCESS_METHODS = """
+SELECT am.amname AS name,
+       pg_catalog.pg_indexam_has_property(am.oid, 'can_order') AS can_order,
+       pg_catalog.pg_indexam_has_property(am.oid, 'can_unique') AS can_unique,
+       pg_catalog.pg_indexam_has_property(am.oid, 'can_multi_col') AS can_multicolumn,
+       pg_catalog.pg_indexam_has_property(am.oid, 'can_include') AS can_include
+  FROM pg_catalog.pg_am AS am
+ WHERE am.amtype = 'i'
+ ORDER BY am.amname
+"""
+
+# The database's own tablespace needs no privilege.
+TABLESPACES = """
+SELECT t.spcname AS name,
+       t.spcname <> 'pg_global'
+       AND (t.oid = d.dattablespace
+            OR pg_catalog.has_tablespace_privilege(t.oid, 'CREATE')) AS creatable
+  FROM pg_catalog.pg_tablespace AS t
+  JOIN pg_catalog.pg_database AS d ON d.datname = pg_catalog.current_database()
+ ORDER BY t.spcname
 """
 
 COLLATIONS = """

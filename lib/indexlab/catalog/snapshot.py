@@ -1,220 +1,28 @@
-"""What a snapshot of a target holds, and how names and planned indexes are found in it."""
+"""A snapshot of a target: how names and planned indexes are found in it."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from indexlab import sql
+from indexlab.catalog.objects import (
+    INDEXABLE,
+    AccessMethod,
+    Collation,
+    Column,
+    Expression,
+    ForeignKey,
+    Index,
+    Key,
+    OperatorClass,
+    Relation,
+    Tablespace,
+    Unresolved,
+)
 from indexlab.plan import IndexDef, IndexKey
 from indexlab.sql import RelationName
 from indexlab.target import Server
-
-KINDS = {
-    "r": "table",
-    "p": "partitioned table",
-    "m": "materialized view",
-    "v": "view",
-    "f": "foreign table",
-    "S": "sequence",
-    "i": "index",
-    "I": "partitioned index",
-    "c": "composite type",
-    "t": "TOAST table",
-}
-INDEXABLE = ("table", "partitioned table", "materialized view")
-
-
-@dataclass(frozen=True, slots=True)
-class Relation:
-    """Anything that has a name in pg_class, outside of the system's schemas."""
-
-    oid: int
-    schema: str
-    name: str
-    kind: str
-    """One of the values of `KINDS`."""
-    owner: str
-    owned: bool
-    """Whether the session's role may do what only the owner may."""
-    readable: bool
-    """Whether the session's role may SELECT from it."""
-    unlogged: bool
-    parent: int | None
-    """The partitioned table or index that it is attached to, or the first table it inherits from."""
-    is_partition: bool
-    rows: float
-    """Estimated rows; negative where it was never analyzed."""
-    bytes: int
-    inserted: int
-    updated: int
-    hot_updated: int
-    deleted: int
-
-    @property
-    def qualified(self) -> RelationName:
-        """The name with its schema."""
-        return RelationName(self.schema, self.name)
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """A column of a table; dropped ones are not read."""
-
-    table: int
-    number: int
-    name: str
-    type: str
-    type_oid: int
-    collation: int
-    """Oid of its collation; 0 where the type has none."""
-    not_null: bool
-    generated: str
-    """Empty, `s` for stored, `v` for virtual."""
-
-
-@dataclass(frozen=True, slots=True)
-class Key:
-    """One key of an index in terms that compare: by oid and by the server's own words."""
-
-    column: int
-    """Number of the column; 0 for an expression."""
-    text: str
-    """The server's words for the key."""
-    family: int
-    """Oid of the operator family; 0 where it is not known."""
-    input_type: int
-    collation: int
-    descending: bool
-    nulls_first: bool
-    options: str = ""
-    """Options of the operator class, such as `siglen=32`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Index:
-    """An index: as it exists, or as a planned statement would make it."""
-
-    oid: int
-    """0 for a planned one."""
-    schema: str
-    name: str
-    table: int
-    method: str
-    unique: bool
-    nulls_not_distinct: bool
-    keys: tuple[Key, ...]
-    include: tuple[int, ...]
-    """Numbers of the INCLUDE columns."""
-    predicate: str | None
-    """The server's words for the predicate."""
-    definition: str
-    options: tuple[str, ...] = ()
-    tablespace: str = ""
-    """Empty for the database's own."""
-    valid: bool = True
-    ready: bool = True
-    building: bool = False
-    """Another session is building it now."""
-    primary: bool = False
-    exclusion: bool = False
-    deferrable: bool = False
-    clustered: bool = False
-    replica_identity: bool = False
-    constraint: str | None = None
-    referenced_by: tuple[str, ...] = ()
-    """Foreign keys that need it as their target."""
-    extension: str | None = None
-    parent: int | None = None
-    """The partitioned index that it is attached to."""
-    bytes: int = 0
-    scans: int = 0
-
-    @property
-    def qualified(self) -> RelationName:
-        """The name with its schema."""
-        return RelationName(self.schema, self.name)
-
-    @property
-    def usable(self) -> bool:
-        """Whether queries may use it."""
-        return self.valid and self.ready
-
-    def equals(self, other: Index) -> bool:
-        """Return whether both give queries and constraints the same; name and storage aside."""
-        return (
-            self.table == other.table
-            and self.method == other.method
-            and self.unique == other.unique
-            and self.nulls_not_distinct == other.nulls_not_distinct
-            and self.deferrable == other.deferrable
-            and self.exclusion == other.exclusion
-            and self.predicate == other.predicate
-            and set(self.include) == set(other.include)
-            and (self.method != "brin" or self.options == other.options)
-            and len(self.keys) == len(other.keys)
-            and all(map(same_key, self.keys, other.keys))
-        )
-
-
-def same_key(one: Key, other: Key) -> bool:
-    """Return whether two keys order and compare rows alike."""
-    if (one.column, one.column or one.text) != (other.column, other.column or other.text):
-        return False
-    return replace(one, column=0, text="") == replace(other, column=0, text="")
-
-
-@dataclass(frozen=True, slots=True)
-class OperatorClass:
-    """An operator class of an index access method."""
-
-    schema: str
-    name: str
-    method: str
-    family: int
-    input_type: int
-
-
-@dataclass(frozen=True, slots=True)
-class Collation:
-    """A collation by name."""
-
-    oid: int
-    schema: str
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class ForeignKey:
-    """A foreign key: which columns refer to which table."""
-
-    name: str
-    table: int
-    columns: tuple[int, ...]
-    referenced: int
-
-
-@dataclass(frozen=True, slots=True)
-class Expression:
-    """What the server makes of an expression over one table's columns."""
-
-    table: int
-    written: str
-    canonical: str
-    """The server's own words; empty where it refuses the expression."""
-    type_oid: int = 0
-    error: str = ""
-    """Why the server refuses it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Unresolved:
-    """Why a planned index does not fit the catalog: the place to look and what was not found."""
-
-    what: str
-    """`table`, `kind`, `column`, `opclass`, `collation` or `expression`."""
-    name: str
-    detail: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +43,10 @@ class Catalog:
     expressions: tuple[Expression, ...] = ()
     schemas: tuple[str, ...] = ()
     """Every schema of the user, with relations or without."""
+    methods: tuple[AccessMethod, ...] = ()
+    tablespaces: tuple[Tablespace, ...] = ()
+    accepted: tuple[tuple[int, int], ...] = ()
+    """Which type fits an operator class of which input type, without a conversion."""
     _lookup: _Lookup = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -280,6 +92,10 @@ class Catalog:
         found = self.named(schema, sql.truncate(name))
         return None if found is None else self._lookup.indexes_by_oid.get(found.oid)
 
+    def method(self, name: str) -> AccessMethod | None:
+        """Return the index access method with this name."""
+        return next((item for item in self.methods if item.name == name), None)
+
     def expression(self, table: int, written: str) -> Expression | None:
         """Return what the server made of an expression, if it was asked."""
         return self._lookup.expressions.get((table, written))
@@ -301,9 +117,8 @@ class Catalog:
             return Unresolved("table", str(planned.table))
         if relation.kind not in INDEXABLE:
             return Unresolved("kind", str(relation.qualified), relation.kind)
-        for name in planned.columns:
-            if self.column(relation.oid, name) is None:
-                return Unresolved("column", name)
+        for name in self.unknown_columns(relation, planned):
+            return Unresolved("column", name)
         keys = tuple(self._key(relation, planned.method, key) for key in planned.keys)
         for key in keys:
             if isinstance(key, Unresolved):
@@ -334,6 +149,18 @@ class Catalog:
             tablespace=planned.tablespace or "",
         )
 
+    def unknown_columns(self, relation: Relation, planned: IndexDef) -> tuple[str, ...]:
+        """Return the names that a planned index reads as columns and the relation does not have.
+
+        The relation's own name is its whole row, where an expression has it.
+        """
+        plain = {key.column for key in planned.keys} | {*planned.include}
+        return tuple(
+            name
+            for name in planned.columns
+            if self.column(relation.oid, name) is None and (name != relation.name or name in plain)
+        )
+
     def _canonical(self, relation: Relation, written: str) -> Expression | Unresolved:
         found = self.expression(relation.oid, written)
         if found is None:
@@ -353,7 +180,8 @@ class Catalog:
                 return expression
             number, text, type_oid = 0, expression.canonical, expression.type_oid
             read = {c.collation for name in key.columns if (c := self.column(relation.oid, name))}
-            collation = max(read - {0}, default=0) if type_oid in self._lookup.collatable else 0
+            derived = max(read - {0}, default=0) if type_oid in self._lookup.collatable else 0
+            collation = expression.collation or derived
         if key.collation:
             found = self._collation(key.collation)
             if found is None:
@@ -363,8 +191,16 @@ class Catalog:
         if key.opclass:
             opclass = self._opclass(method, key.opclass)
             if opclass is None:
-                return Unresolved("opclass", ".".join(key.opclass))
+                return Unresolved("opclass", ".".join(key.opclass), method)
+            if (
+                type_oid
+                and self.accepted
+                and (type_oid, opclass.input_type) not in self._lookup.accepted
+            ):
+                return Unresolved("opclass type", ".".join(key.opclass), text)
             family, input_type = opclass.family, opclass.input_type
+        elif type_oid and (method, type_oid) not in self._lookup.defaults and self.defaults:
+            return Unresolved("type", text, method)
         ordered = method == "btree"
         return Key(
             column=number,
@@ -383,14 +219,13 @@ class Catalog:
         return next((found[schema] for schema in schemas if schema in found), None)
 
     def _opclass(self, method: str, written: tuple[str, ...]) -> OperatorClass | None:
-        matches = [
-            item
+        schemas = written[:-1] or ("pg_catalog", *self.search_path)
+        found = {
+            item.schema: item
             for item in self.opclasses
-            if item.name == written[-1]
-            and item.method == method
-            and (len(written) == 1 or item.schema == written[0])
-        ]
-        return matches[0] if matches else None
+            if item.name == written[-1] and item.method == method
+        }
+        return next((found[schema] for schema in schemas if schema in found), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -403,6 +238,7 @@ class _Lookup:
     expressions: dict[tuple[int, str], Expression]
     defaults: dict[tuple[str, int], tuple[int, int]]
     collatable: frozenset[int]
+    accepted: frozenset[tuple[int, int]]
 
     @classmethod
     def of(cls, catalog: Catalog) -> _Lookup:
@@ -423,4 +259,5 @@ class _Lookup:
             collatable=frozenset(
                 {25, 19, 1042, 1043, *(c.type_oid for c in catalog.columns if c.collation)}
             ),
+            accepted=frozenset(catalog.accepted),
         )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, LiteralString, cast
+from typing import Any, Final
 
 import psycopg
 
@@ -25,7 +25,9 @@ DEFAULT_SEED: Final = 20260630
 MIN_ROWS: Final = 1_000
 MAX_ROWS: Final = 50_000_000
 
-_AFTER_LOAD: Final = "-- After the load:"
+_AFTER_LOAD: Final = b"-- After the load:"
+
+CORE: Final = "SELECT FROM pg_catalog.pg_namespace WHERE nspname = 'core'"
 
 # The load is alone in its database and may use its memory. The commit waits for its log record,
 # because VACUUM marks no page as all-visible before that record is on disk.
@@ -48,6 +50,11 @@ CREATE FUNCTION pg_temp.key(kind text, n bigint, seed bigint) RETURNS uuid
     LANGUAGE sql IMMUTABLE
     RETURN overlay(overlay(md5(kind || n::text || ':' || seed::text)
         PLACING '4' FROM 13) PLACING 'a' FROM 17)::uuid;
+"""
+
+DROP_FUNCTIONS: Final = """
+DROP FUNCTION pg_temp.share(bigint, bigint);
+DROP FUNCTION pg_temp.key(text, bigint, bigint);
 """
 
 STATIONS: Final = """
@@ -248,7 +255,7 @@ SELECT
     END,
     p.created_at,
     CASE p.status
-        WHEN 'refunded' THEN p.changed_at
+        WHEN 'refunded' THEN greatest(p.changed_at, p.created_at + interval '1 minute')
         ELSE p.created_at + interval '1 second' * ((p.h >> 34) & 31)
     END
 FROM (
@@ -323,7 +330,7 @@ def load(
             "loading the demo ends with VACUUM, which no transaction may contain; "
             "connect with autocommit=True"
         )
-    if conn.execute("SELECT to_regnamespace('core') IS NOT NULL").fetchone() == (True,):
+    if conn.execute(CORE).rowcount:
         raise InputError(
             f"the database {conn.info.dbname!r} already has a schema 'core'; "
             "load the demo into an empty database"
@@ -349,6 +356,7 @@ def load(
         conn.execute(CUSTOMERS, sizes)
         tell(f"{rows:,} payments")
         conn.execute(PAYMENTS, sizes)
+        conn.execute(DROP_FUNCTIONS)
         tell("keys and indexes")
         conn.execute(keys)
     tell("statistics")
@@ -370,8 +378,7 @@ def _check_rows(rows: int) -> None:
         )
 
 
-def _schema() -> tuple[LiteralString, LiteralString]:
+def _schema() -> tuple[bytes, bytes]:
     """Split the schema into what must exist before the rows and what is built over them."""
-    tables, mark, keys = SCHEMA.read_text(encoding="utf-8").partition(_AFTER_LOAD)
-    # The file belongs to the package, so its text is as trusted as a literal.
-    return cast(LiteralString, tables), cast(LiteralString, mark + keys)
+    tables, mark, keys = SCHEMA.read_bytes().partition(_AFTER_LOAD)
+    return tables, mark + keys

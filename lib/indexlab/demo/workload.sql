@@ -1,10 +1,10 @@
 -- What the booking application sends, with calls per second as weights. Keys are random, so the
 -- first rows in key order are a random sample that is cheap at any size and always the same.
 
--- The account page.
 -- name: customer_history
--- weight: 10
+-- weight: 5
 -- param customer_id: SELECT customer_id FROM core.bookings ORDER BY id LIMIT 200
+-- The account page.
 SELECT
     id,
     date,
@@ -16,10 +16,10 @@ WHERE customer_id = :customer_id
 ORDER BY date DESC
 LIMIT 20;
 
--- The operations desk: the first page of everything that happens on one day.
 -- name: bookings_of_day
 -- weight: 1
 -- param date: SELECT DISTINCT date FROM (SELECT date FROM core.bookings ORDER BY id LIMIT 5000) AS sample ORDER BY date DESC LIMIT 50
+-- The operations desk: the first page of everything that happens on one day.
 SELECT
     id,
     station_id,
@@ -31,9 +31,9 @@ WHERE date = :date
 ORDER BY slot
 LIMIT 100;
 
--- The queue of the desk: requests that nobody has answered.
 -- name: newest_pending
--- weight: 4
+-- weight: 5
+-- The queue of the desk: requests that nobody has answered.
 SELECT
     id,
     station_id,
@@ -46,17 +46,17 @@ WHERE status = 'pending'
 ORDER BY created_at DESC
 LIMIT 50;
 
--- The counter in the navigation bar, on every page.
 -- name: pending_badge
 -- weight: 10
+-- The counter in the navigation bar, on every page.
 SELECT count(*)
 FROM core.bookings
 WHERE status = 'pending';
 
--- The dashboard: what was booked on a day, by status.
 -- name: dashboard_counts
 -- weight: 3
 -- param day: SELECT DISTINCT created_at::date FROM (SELECT created_at FROM core.bookings ORDER BY id LIMIT 5000) AS sample ORDER BY 1 DESC LIMIT 30
+-- The dashboard: what was booked on a day, by status.
 SELECT
     status,
     count(*) AS bookings,
@@ -66,10 +66,10 @@ WHERE created_at >= :day::date
     AND created_at < :day::date + 1
 GROUP BY status;
 
--- Finance: bookings of a day that were cancelled, but whose money was not given back.
 -- name: refunds_due
 -- weight: 1
 -- param date: SELECT DISTINCT date FROM (SELECT date FROM core.bookings ORDER BY id LIMIT 5000) AS sample ORDER BY date DESC LIMIT 50
+-- Finance: bookings of a day that were cancelled, but whose money was not given back.
 SELECT
     b.reference,
     c.first_name,
@@ -83,10 +83,10 @@ WHERE b.date = :date
     AND b.status = 'cancelled'
     AND p.status = 'paid';
 
--- Finance: failed payments of a week, with whom to write to.
 -- name: failed_payments_of_week
 -- weight: 1
 -- param week: SELECT DISTINCT date_trunc('week', created_at)::date FROM (SELECT created_at, status FROM core.payments ORDER BY id LIMIT 5000) AS sample WHERE status = 'failed' ORDER BY 1 DESC LIMIT 20
+-- Finance: failed payments of a week, with whom to write to.
 SELECT
     p.provider_ref,
     p.failure_code,
@@ -102,9 +102,9 @@ WHERE p.status = 'failed'
     AND p.created_at < :week::date + 7
 ORDER BY p.created_at;
 
--- The settlement job asks the provider about open payments, the longest untouched first.
 -- name: payments_to_settle
 -- weight: 1
+-- The settlement job asks the provider about open payments, the longest untouched first.
 SELECT
     id,
     booking_id,
@@ -115,10 +115,10 @@ WHERE status = 'pending'
 ORDER BY updated_at
 LIMIT 100;
 
--- The login: encryption is deterministic, so equal addresses have equal ciphertexts.
 -- name: login_by_email
--- weight: 10
+-- weight: 5
 -- param email: SELECT email_encrypted FROM core.customers ORDER BY id LIMIT 200
+-- The login: encryption is deterministic, so equal addresses have equal ciphertexts.
 SELECT
     id,
     station_id,
@@ -126,10 +126,10 @@ SELECT
 FROM core.customers
 WHERE email_encrypted = :email;
 
--- The call centre.
 -- name: caller_by_phone
 -- weight: 5
 -- param phone: SELECT phone_encrypted FROM core.customers ORDER BY id LIMIT 200
+-- The call centre.
 SELECT
     id,
     station_id,
@@ -138,10 +138,10 @@ SELECT
 FROM core.customers
 WHERE phone_encrypted = :phone;
 
--- Every booking page. An index that exists already serves it.
 -- name: payment_of_booking
--- weight: 20
+-- weight: 10
 -- param booking_id: SELECT id FROM core.bookings ORDER BY id LIMIT 200
+-- Every booking page. An index that exists already serves it.
 SELECT
     id,
     status,
@@ -151,9 +151,9 @@ SELECT
 FROM core.payments
 WHERE booking_id = :booking_id;
 
--- The monthly board report reads every booking: no index helps.
 -- name: revenue_by_station
 -- weight: 1
+-- The monthly board report reads every booking: no index helps.
 SELECT
     s.code,
     count(*) AS bookings,
@@ -168,6 +168,7 @@ ORDER BY total_cents DESC;
 -- weight: 2
 -- param station_id, customer_id: SELECT station_id, id FROM core.customers ORDER BY id LIMIT 200
 -- param date: SELECT DISTINCT date FROM (SELECT date FROM core.bookings ORDER BY id LIMIT 5000) AS sample ORDER BY date DESC LIMIT 20
+-- A booking and its payment in one statement.
 WITH booking AS (
     INSERT INTO core.bookings (
         id, station_id, customer_id, date, slot, guests, status, source, total_cents, reference
@@ -192,6 +193,7 @@ FROM booking;
 -- name: change_status
 -- weight: 2
 -- param booking_id: SELECT id FROM core.bookings ORDER BY id LIMIT 200
+-- The station marks who did not come.
 UPDATE core.bookings
 SET
     status = 'no_show',

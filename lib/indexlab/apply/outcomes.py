@@ -1,0 +1,110 @@
+"""What became of each step, and of the whole run."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+from indexlab import display, units
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+UNFINISHED = ("failed", "not_run")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one step."""
+
+    statement: str
+    """The statement as it ran, or would run."""
+    index: str
+    """The index with its schema, quoted where it must be."""
+    outcome: str
+    """`built`, `exists`, `skipped`, `failed`, `not_run`, `dropped` or `dry_run`.
+
+    A comment that was written is `built`, one that was there already `exists`.
+    """
+    seconds: float = 0.0
+    """From the first attempt to the end of the step, with waits, retries and cleaning up."""
+    bytes: int = 0
+    """Size of the index that was built."""
+    attempts: int = 0
+    waited_for: tuple[str, ...] = ()
+    """The sessions that were seen in the way, in words."""
+    error: str = ""
+    """Why it failed or was not run, in words that hold no value of any row."""
+    definition: str = ""
+    """The server's definition of the index: after it was built, or before it was dropped."""
+    undo: str = ""
+    """The SQL that takes the step back; empty where nothing was changed."""
+    note: str = ""
+    """Why the step was decided on as it was, such as the equal index that exists already."""
+    purpose: str = ""
+    """The comment above the statement in the plan."""
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """The outcomes of a run, in the order of the plan."""
+
+    outcomes: tuple[Outcome, ...]
+    executed: bool
+    """False for a dry run, which changes nothing."""
+    interrupted: bool = False
+    """Whether Ctrl-C or SIGTERM ended the run before its last step."""
+    analyzed: tuple[str, ...] = ()
+    """The tables that have new statistics."""
+    warnings: tuple[str, ...] = ()
+    """What was left undone beside the steps, such as an ANALYZE that failed."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything that was asked for stands."""
+        return not (
+            self.interrupted
+            or self.warnings
+            or any(item.outcome in UNFINISHED for item in self.outcomes)
+        )
+
+    @property
+    def built(self) -> tuple[Outcome, ...]:
+        """The outcomes of what this run built."""
+        return tuple(item for item in self.outcomes if item.outcome == "built")
+
+    @property
+    def headline(self) -> str:
+        """Say how many steps ended how."""
+        names = [item.outcome for item in self.outcomes]
+        counts = [f"{names.count(name)} {name.replace('_', ' ')}" for name in dict.fromkeys(names)]
+        mode = "" if self.executed else "dry run, nothing was changed: "
+        ending = "; interrupted" if self.interrupted else ""
+        return mode + (", ".join(counts) or "no steps") + ending
+
+    def frame(self) -> pd.DataFrame:
+        """Return the outcomes as a table, one row for each step."""
+        import pandas as pd
+
+        columns = list(Outcome.__dataclass_fields__)
+        return pd.DataFrame([asdict(item) for item in self.outcomes], columns=columns)
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (
+                display.inline_code(item.index),
+                display.badge(item.outcome),
+                units.duration(item.seconds) if item.attempts else "",
+                units.size(item.bytes) if item.bytes else "",
+                item.attempts or "",
+                "\n".join(item.waited_for),
+                " ".join(filter(None, (item.error, item.note))),
+                display.inline_code(item.statement),
+            )
+            for item in self.outcomes
+        ]
+        columns = ("index", "outcome", "time", "size", "attempts", "waited for", "why", "statement")
+        shown = display.table(
+            columns, rows, caption=self.headline, numeric=("time", "size", "attempts")
+        )
+        return shown + "".join(f"<p>{display.escape(text)}</p>" for text in self.warnings)

@@ -1,0 +1,34 @@
+"""The audit: (catalog, plan, workload) -> findings, verdicts and a revised plan."""
+
+from indexlab.audit.auditor import audit, read
+from indexlab.audit.migration import migration_sql, revised_plan_sql, rollback_sql
+from indexlab.audit.verdicts import (
+    KEPT,
+    VERDICTS,
+    Audit,
+    Evidence,
+    ExistingAudit,
+    Finding,
+    Severity,
+    StatementAudit,
+    Verdict,
+    statement_sql,
+)
+
+__all__ = [
+    "KEPT",
+    "VERDICTS",
+    "Audit",
+    "Evidence",
+    "ExistingAudit",
+    "Finding",
+    "Severity",
+    "StatementAudit",
+    "Verdict",
+    "audit",
+    "migration_sql",
+    "read",
+    "revised_plan_sql",
+    "rollback_sql",
+    "statement_sql",
+]

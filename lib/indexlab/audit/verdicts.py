@@ -1,0 +1,259 @@
+"""What an audit says: findings, verdicts, and how they show themselves."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from indexlab import display, units
+from indexlab.catalog import Index
+from indexlab.plan import CreateIndex, DropIndex, IndexPlan
+from indexlab.sql import RelationName
+from indexlab.target import Server
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Severity = Literal["error", "warning", "info"]
+Verdict = Literal["build", "fix", "skip", "replace", "ask", "refuse"]
+VERDICTS: tuple[Verdict, ...] = ("build", "fix", "replace", "skip", "ask", "refuse")
+KEPT: tuple[Verdict, ...] = ("build", "fix", "replace")
+"""The verdicts whose statement is run."""
+
+Evidence = tuple[tuple[str, str | int | float], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that a rule saw."""
+
+    rule: str
+    severity: Severity
+    message: str
+    subject: str
+    """What it is about: a table, a column, an index, the server."""
+    evidence: Evidence = ()
+    fix: str = ""
+    """What to do, in words or as SQL; empty where nothing is to be done."""
+
+
+@dataclass(frozen=True, slots=True)
+class StatementAudit:
+    """What should become of one planned statement; a DROP of many indexes is one for each."""
+
+    statement: CreateIndex | DropIndex
+    label: str
+    """Name of the index; for an unnamed one, the name that it gets."""
+    table: RelationName
+    verdict: Verdict
+    revised: CreateIndex | DropIndex | None
+    """The statement to run; None unless the verdict is build, fix or replace."""
+    findings: tuple[Finding, ...] = ()
+    undo: str = ""
+    """The statement that takes it back; empty where nothing is run."""
+
+    @property
+    def why(self) -> str:
+        """The messages, the gravest first."""
+        return "; ".join(finding.message for finding in _gravest_first(self.findings))
+
+
+@dataclass(frozen=True, slots=True)
+class ExistingAudit:
+    """What an audit says about an index that exists."""
+
+    index: Index
+    label: str
+    """Its name with its schema."""
+    findings: tuple[Finding, ...]
+    drop: str = ""
+    """The statement that removes it; empty where it must stay."""
+    restore: str = ""
+    """The statement that brings it back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """The result of an audit."""
+
+    statements: tuple[StatementAudit, ...]
+    existing: tuple[ExistingAudit, ...]
+    preconditions: tuple[Finding, ...]
+    """What the server and the session say against any build."""
+    advice: tuple[Finding, ...]
+    """What concerns no index that is planned or exists, such as a foreign key without one."""
+    revised: IndexPlan
+    """The statements to run, in order; it may be empty."""
+    server: Server
+    source: str
+    """Where the plan came from."""
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """Every finding, in the order of the report."""
+        return (
+            *self.preconditions,
+            *(finding for item in self.statements for finding in item.findings),
+            *(finding for item in self.existing for finding in item.findings),
+            *self.advice,
+        )
+
+    @property
+    def errors(self) -> tuple[Finding, ...]:
+        """The findings of severity error."""
+        return tuple(finding for finding in self.findings if finding.severity == "error")
+
+    @property
+    def counts(self) -> tuple[tuple[Verdict, int], ...]:
+        """How many statements have each verdict, without those that none has."""
+        found = Counter(item.verdict for item in self.statements)
+        return tuple((verdict, found[verdict]) for verdict in VERDICTS if found[verdict])
+
+    @property
+    def kept(self) -> tuple[StatementAudit, ...]:
+        """The statements that are to be run."""
+        return tuple(item for item in self.statements if item.verdict in KEPT)
+
+    @property
+    def summary(self) -> str:
+        """The verdicts in one line.
+
+        >>> audit.summary  # doctest: +SKIP
+        '10 statements: 8 fix, 2 skip'
+        """
+        total = units.plural(len(self.statements), "statement")
+        return f"{total}: " + ", ".join(f"{number} {verdict}" for verdict, number in self.counts)
+
+    def frame(self) -> pd.DataFrame:
+        """Return the verdicts as a table, one row for each statement."""
+        import pandas as pd
+
+        return pd.DataFrame(
+            [
+                {
+                    "line": item.statement.line,
+                    "index": item.label,
+                    "table": str(item.table),
+                    "verdict": item.verdict,
+                    "revised": "" if item.revised is None else statement_sql(item.revised),
+                    "why": item.why,
+                }
+                for item in self.statements
+            ],
+            columns=["line", "index", "table", "verdict", "revised", "why"],
+        )
+
+    def findings_frame(self) -> pd.DataFrame:
+        """Return every finding as a table."""
+        import pandas as pd
+
+        return pd.DataFrame(
+            [
+                {
+                    "about": about,
+                    "subject": finding.subject,
+                    "severity": finding.severity,
+                    "rule": finding.rule,
+                    "message": finding.message,
+                    "evidence": "; ".join(f"{name}: {value}" for name, value in finding.evidence),
+                    "fix": finding.fix,
+                }
+                for about, finding in self._by_origin()
+            ],
+            columns=["about", "subject", "severity", "rule", "message", "evidence", "fix"],
+        )
+
+    def existing_frame(self) -> pd.DataFrame:
+        """Return what is said about existing indexes, one row for each."""
+        import pandas as pd
+
+        return pd.DataFrame(
+            [
+                {
+                    "index": item.label,
+                    "rules": ", ".join(dict.fromkeys(f.rule for f in item.findings)),
+                    "bytes": item.index.bytes,
+                    "scans": item.index.scans,
+                    "why": "; ".join(finding.message for finding in item.findings),
+                    "drop": item.drop,
+                    "restore": item.restore,
+                }
+                for item in self.existing
+            ],
+            columns=["index", "rules", "bytes", "scans", "why", "drop", "restore"],
+        )
+
+    def _by_origin(self) -> Iterator[tuple[str, Finding]]:
+        yield from (("server", finding) for finding in self.preconditions)
+        for item in self.statements:
+            yield from ((f"line {item.statement.line}", finding) for finding in item.findings)
+        for existing in self.existing:
+            yield from (("existing index", finding) for finding in existing.findings)
+        yield from (("table", finding) for finding in self.advice)
+
+    def _repr_html_(self) -> str:
+        """Return the verdicts, then what else was found, as tables."""
+        parts = [_findings_table("Before anything is built", self.preconditions)]
+        parts.append(
+            display.table(
+                ["line", "index", "table", "verdict", "revised", "why"],
+                [
+                    (
+                        item.statement.line,
+                        item.label,
+                        item.table,
+                        display.badge(item.verdict),
+                        "" if item.revised is None else _inline(statement_sql(item.revised)),
+                        item.why,
+                    )
+                    for item in self.statements
+                ],
+                caption=self.summary,
+                numeric=["line"],
+            )
+        )
+        if self.existing:
+            parts.append(
+                display.table(
+                    ["index", "size", "scans", "why", "drop"],
+                    [
+                        (
+                            item.label,
+                            units.size(item.index.bytes),
+                            units.count(item.index.scans),
+                            "; ".join(finding.message for finding in item.findings),
+                            _inline(item.drop) if item.drop else "",
+                        )
+                        for item in self.existing
+                    ],
+                    caption=f"{units.plural(len(self.existing), 'existing index')} to look at",
+                    numeric=["size", "scans"],
+                )
+            )
+        parts.append(_findings_table("Beside the plan", self.advice))
+        return "".join(parts)
+
+
+def _findings_table(caption: str, findings: tuple[Finding, ...]) -> str:
+    if not findings:
+        return ""
+    rows = [(display.badge(f.severity), f.message, f.fix) for f in findings]
+    return display.table(["severity", "message", "fix"], rows, caption=caption)
+
+
+def _inline(text: str) -> display.Markup:
+    return display.inline_code(text)
+
+
+def _gravest_first(findings: tuple[Finding, ...]) -> list[Finding]:
+    order: tuple[Severity, ...] = ("error", "warning", "info")
+    return sorted(findings, key=lambda finding: order.index(finding.severity))
+
+
+def statement_sql(statement: CreateIndex | DropIndex) -> str:
+    """Write a revised statement as SQL, without its semicolon."""
+    if isinstance(statement, CreateIndex):
+        return statement.index.sql
+    return statement.text.rstrip().rstrip(";")

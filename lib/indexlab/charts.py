@@ -1,0 +1,538 @@
+"""Charts of a benchmark and of indexes; the only module that draws."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from indexlab import display, units
+from indexlab.benchmark import Change, Comparison, Headline, Measurement, Series
+from indexlab.errors import InputError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe and Ito, Color Universal Design, 2008: told apart with every kind of colour vision.
+BEFORE = "#E69F00"
+AFTER = "#0072B2"
+WORSE = "#D55E00"
+THIRD = "#009E73"
+FOURTH = "#CC79A7"
+FIFTH = "#56B4E9"
+INK = "#222222"
+QUIET = "#767676"
+RULE = "#DDDDDD"
+GROUPS = (AFTER, BEFORE, THIRD, FOURTH, FIFTH, WORSE)
+
+SIZE_STEPS = [k * 1024**n for n in range(5) for k in (1, 2, 5, 10, 20, 50, 100, 200, 500)]
+TIME_STEPS = [
+    *(k * 10**n for n in range(-4, 1) for k in (1, 2, 5)),
+    *(10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400, 36000, 86400),
+]
+
+WIDTH = 9.0
+ROW = 0.34
+DPI = 120
+SHADES = 14
+NAME = 42
+MOVED = ("faster", "slower")
+MAX_ROWS = 40
+MAX_PANELS = 24
+PANEL_NAME = 34
+SETTINGS: dict[str, Any] = {
+    "font.family": ["DejaVu Sans"],
+    "font.size": 9.0,
+    "axes.edgecolor": RULE,
+    "axes.labelcolor": INK,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 9.0,
+    "figure.facecolor": "white",
+    "figure.titlesize": 11.5,
+    "figure.titleweight": "bold",
+    "legend.frameon": False,
+    "savefig.facecolor": "white",
+    "svg.hashsalt": "indexlab",
+    "text.color": INK,
+    "text.parse_math": False,
+    "xtick.color": INK,
+    "ytick.color": INK,
+}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Chart:
+    """A figure with the sentence that it shows and its numbers in words."""
+
+    figure: Figure
+    title: str
+    alt: str
+    """The text for those who do not see the chart."""
+
+    def png(self) -> bytes:
+        """Draw the chart; the same numbers give the same bytes."""
+        from PIL import Image
+
+        drawn = Image.open(io.BytesIO(self._draw("png", {"Software": None}))).convert("RGB")
+        palette = Image.new("P", (1, 1))
+        palette.putpalette(_palette())
+        stream = io.BytesIO()
+        # Reports carry their charts within: with a palette they have half the size.
+        drawn.quantize(palette=palette, dither=Image.Dither.NONE).save(
+            stream, "PNG", optimize=True, dpi=(DPI, DPI)
+        )
+        return stream.getvalue()
+
+    def svg(self) -> bytes:
+        """Draw the chart as vectors; the same numbers give the same bytes."""
+        return self._draw("svg", {"Date": None, "Creator": None})
+
+    def save(self, path: Path) -> tuple[Path, Path]:
+        """Write the chart beside `path`, as .png and as .svg.
+
+        Args:
+            path: the suffix is replaced.
+
+        Returns:
+            The two files written.
+
+        Raises:
+            InputError: a file cannot be written.
+        """
+        png, svg = path.with_suffix(".png"), path.with_suffix(".svg")
+        try:
+            png.write_bytes(self.png())
+            svg.write_bytes(self.svg())
+        except OSError as error:
+            raise InputError(f"cannot be written: {error.strerror}", source=path) from None
+        return png, svg
+
+    def _draw(self, form: str, metadata: dict[str, None]) -> bytes:
+        stream = io.BytesIO()
+        with _style():
+            self.figure.savefig(stream, format=form, dpi=DPI, metadata=metadata)
+        return stream.getvalue()
+
+    def _repr_png_(self) -> bytes:
+        return self.png()
+
+    def _repr_html_(self) -> str:
+        data = base64.b64encode(self.png()).decode()
+        width = round(float(self.figure.get_figwidth()) * 96)
+        return (
+            f'<img alt="{display.escape(self.alt)}" width="{width}" '
+            'style="max-width:100%;height:auto;background:#fff" '
+            f'src="data:image/png;base64,{data}">'
+        )
+
+
+def before_after(comparison: Comparison) -> Chart:
+    """Draw the median latency of each query before and after, writes below the reads."""
+    reads = [change for change in comparison.changes if change.kind == "read"]
+    reads = sorted(reads, key=lambda change: change.ratio)
+    changes = [*reads, *sorted(comparison.writes, key=lambda change: change.ratio)]
+    title = _finding(comparison)
+    alt = _sentence(title, (f"{c.query}: {_arrow(c)}" for c in changes), comparison.warnings)
+    shown = _most(changes, lambda c: c.weight * max(c.before_ms, c.after_ms), MAX_ROWS)
+    gap = 1.0 if comparison.writes and reads else 0.0
+    places = [-(row + (gap if change.kind == "write" else 0.0)) for row, change in enumerate(shown)]
+    with _style():
+        figure, axes = _axes(title, len(shown) + gap)
+        for place, change in zip(places, shown, strict=True):
+            low, high = sorted((change.before_ms, change.after_ms))
+            axes.plot([low, high], [place, place], color=RULE, linewidth=3, zorder=1)
+            axes.plot(change.before_ms, place, "o", color=BEFORE, markersize=7, zorder=2)
+            axes.plot(change.after_ms, place, "D", color=AFTER, markersize=6, zorder=3)
+            axes.text(
+                1.02,
+                place,
+                _arrow(change),
+                transform=axes.get_yaxis_transform(),
+                va="center",
+                color=WORSE if change.verdict == "slower" else INK,
+            )
+        _names(axes, places, [change.query for change in shown])
+        _log_ms(axes, [value for c in shown for value in (c.before_ms, c.after_ms)])
+        if gap:
+            line = -float(len([change for change in shown if change.kind == "read"]))
+            axes.axhline(line, color=RULE, linewidth=0.8)
+            _names(axes, [*places, line], [*(change.query for change in shown), "writes"])
+            axes.get_yticklabels()[-1].set(color=QUIET, fontstyle="italic")
+        axes.set_xlabel("median latency, logarithmic" + _left_out(len(shown), len(changes)))
+        if shown:
+            axes.plot([], [], "o", color=BEFORE, label=_label(comparison.before, "before"))
+            axes.plot([], [], "D", color=AFTER, label=_label(comparison.after, "after"))
+            figure.legend(loc="outside lower right", ncols=2, fontsize=8.5)
+        return _chart(figure, title, alt)
+
+
+def _finding(comparison: Comparison) -> str:
+    headline = comparison.headline if comparison.headline.queries else comparison.reads
+    if headline.queries:
+        return _fell("read latency", headline)
+    slower = [change for change in comparison.writes if change.verdict == "slower"]
+    return f"{len(slower)} of {units.plural(len(comparison.writes), 'write')} became slower"
+
+
+def _fell(what: str, headline: Headline) -> str:
+    numbers = f"{units.ms(headline.before_ms)} -> {units.ms(headline.after_ms)}"
+    word = units.factor(1 / headline.ratio)
+    if word == "unchanged":
+        return f"{what} did not change: {numbers}"
+    times = word.split("x ")[0]
+    return f"{what} {'fell' if headline.ratio > 1 else 'rose'} {times}x: {numbers}"
+
+
+def _arrow(change: Change) -> str:
+    return (
+        f"{units.ms(change.before_ms)} -> {units.ms(change.after_ms)} "
+        f"({units.factor(change.ratio) if change.verdict in MOVED else change.verdict})"
+    )
+
+
+def ecdf(before: Measurement, after: Measurement) -> Chart:
+    """Draw each query's latencies as cumulative shares, before and after, one panel each."""
+    new = {series.query: series for series in after.series}
+    pairs = [(series, new[series.query]) for series in before.series if series.query in new]
+    faster = sum(b.p95_ms < a.p95_ms for a, b in pairs)
+    title = f"p95 latency is lower in {faster} of {units.plural(len(pairs), 'query')}"
+    alt = _sentence(
+        title,
+        (
+            f"{a.query}: p50 {units.ms(a.p50_ms)} -> {units.ms(b.p50_ms)}, "
+            f"p95 {units.ms(a.p95_ms)} -> {units.ms(b.p95_ms)}"
+            for a, b in pairs
+        ),
+    )
+    shown = _most(pairs, lambda pair: abs(_magnitude(pair[1].p50_ms / pair[0].p50_ms)), MAX_PANELS)
+    columns = min(3, max(1, len(shown)))
+    rows = max(1, -(-len(shown) // columns))
+    with _style():
+        figure = _figure(title, 0.9 + 1.45 * rows)
+        for number, (old, young) in enumerate(shown):
+            axes = figure.add_subplot(rows, columns, number + 1)
+            for series, colour, line in ((old, BEFORE, "--"), (young, AFTER, "-")):
+                axes.ecdf(
+                    [sample.ms for sample in series.samples],
+                    color=colour,
+                    linestyle=line,
+                    linewidth=1.6,
+                )
+            axes.set_title(_short(old.query, PANEL_NAME), fontsize=8.5)
+            _log_ms(axes, [s.ms for series in (old, young) for s in series.samples], most=4)
+            axes.set_yticks([0, 0.5, 1], ["0", "50%", "100%"])
+            axes.tick_params(labelsize=7.5)
+            axes.grid(visible=True, color=RULE, linewidth=0.5)
+            if number % columns:
+                axes.set_yticklabels([])
+        figure.supxlabel("latency, logarithmic" + _left_out(len(shown), len(pairs)), fontsize=9)
+        figure.supylabel("share of executions", fontsize=9)
+        if shown:
+            axes = figure.axes[0]
+            axes.plot([], [], "--", color=BEFORE, label=_label(before.label, "before"))
+            axes.plot([], [], "-", color=AFTER, label=_label(after.label, "after"))
+            figure.legend(loc="outside lower right", ncols=2, fontsize=8.5)
+        return _chart(figure, title, alt)
+
+
+def latencies(measurement: Measurement) -> Chart:
+    """Draw p50, p95 and p99 of each query, slowest first."""
+    series = sorted(measurement.series, key=lambda s: -s.p50_ms)
+    title = "no query was measured"
+    if series:
+        slowest = series[0]
+        title = (
+            f"{_short(slowest.query, NAME)} is the slowest of "
+            f"{units.plural(len(series), 'query')}: p50 {units.ms(slowest.p50_ms)}"
+        )
+    alt = _sentence(
+        title,
+        (f"{s.query}: p50 {units.ms(s.p50_ms)}, p95 {units.ms(s.p95_ms)}, p99 {units.ms(s.p99_ms)}"
+         for s in series),
+    )  # fmt: skip
+    shown = series[:MAX_ROWS]
+    with _style():
+        figure, axes = _axes(title, len(shown))
+        for row, one in enumerate(shown):
+            axes.plot([one.p50_ms, one.p99_ms], [-row, -row], color=RULE, linewidth=3, zorder=1)
+            for value, mark, colour in _marks(one):
+                axes.plot(value, -row, mark, color=colour, markersize=6, zorder=2)
+            axes.text(
+                1.02,
+                -row,
+                f"{units.ms(one.p50_ms)}, {units.ms(one.p95_ms)}, {units.ms(one.p99_ms)}",
+                transform=axes.get_yaxis_transform(),
+                va="center",
+            )
+        _names(axes, [-float(row) for row in range(len(shown))], [s.query for s in shown])
+        if shown:
+            axes.set_ylim(top=1.0)
+            axes.text(
+                1.02,
+                0.75,
+                "p50, p95, p99",
+                transform=axes.get_yaxis_transform(),
+                va="center",
+                color=QUIET,
+            )
+        _log_ms(axes, [value for s in shown for value, _, _ in _marks(s)])
+        axes.set_xlabel("latency, logarithmic" + _left_out(len(shown), len(series)))
+        if shown:
+            for label, mark, colour in (
+                ("p50", "o", AFTER),
+                ("p95", "s", BEFORE),
+                ("p99", "|", INK),
+            ):
+                axes.plot([], [], mark, color=colour, label=label)
+            figure.legend(loc="outside lower right", ncols=3, fontsize=8.5)
+        return _chart(figure, title, alt)
+
+
+def _marks(series: Series) -> tuple[tuple[float, str, str], ...]:
+    return ((series.p50_ms, "o", AFTER), (series.p95_ms, "s", BEFORE), (series.p99_ms, "|", INK))
+
+
+def builds(
+    names: Sequence[str],
+    bytes: Sequence[float],  # noqa: A002
+    seconds: Sequence[float],
+) -> Chart:
+    """Draw what each built index took: bytes on disk and time to build.
+
+    Args:
+        names: of the indexes.
+        bytes: size of each.
+        seconds: how long each took to build.
+    """
+    rows = sorted(zip(names, bytes, seconds, strict=True), key=lambda row: -row[1])
+    title = (
+        f"{units.plural(len(rows), 'index')}: {units.size(sum(bytes))} "
+        f"built in {units.duration(sum(seconds))}"
+    )
+    alt = _sentence(title, (f"{n}: {units.size(b)}, {units.duration(s)}" for n, b, s in rows))
+    shown = rows[:MAX_ROWS]
+    places = [-float(row) for row in range(len(shown))]
+    with _style():
+        figure = _figure(title, 1.3 + ROW * max(len(shown), 1))
+        left, right = figure.subplots(1, 2, sharey=True)
+        _bars(left, places, [row[1] for row in shown], units.size, [AFTER] * len(shown))
+        _bars(right, places, [row[2] for row in shown], units.duration, [THIRD] * len(shown))
+        _names(left, places, [row[0] for row in shown])
+        right.tick_params(left=False, labelleft=False)
+        left.set_xlabel("size on disk" + _left_out(len(shown), len(rows)))
+        right.set_xlabel("time to build")
+        return _chart(figure, title, alt)
+
+
+def index_sizes(
+    names: Sequence[str],
+    bytes: Sequence[float],  # noqa: A002
+    groups: Sequence[str],
+) -> Chart:
+    """Draw the sizes of indexes as bars, coloured by group, largest first.
+
+    Args:
+        names: of the indexes.
+        bytes: size of each.
+        groups: a word for each, such as its table or its verdict.
+    """
+    from matplotlib.patches import Patch
+
+    rows = sorted(zip(names, bytes, groups, strict=True), key=lambda row: -row[1])
+    title = f"{units.plural(len(rows), 'index')} take {units.size(sum(bytes))}"
+    if len(rows) == 1:
+        title = f"1 index takes {units.size(sum(bytes))}"
+    alt = _sentence(title, (f"{n} ({group}): {units.size(b)}" for n, b, group in rows))
+    totals: dict[str, float] = {}
+    for _, amount, group in rows:
+        totals[group] = totals.get(group, 0.0) + amount
+    order = sorted(totals, key=lambda group: -totals[group])
+    # More groups than colours: the smaller ones share grey, and the legend says so.
+    named = order if len(order) <= len(GROUPS) else order[: len(GROUPS) - 1]
+    colours = dict(zip(named, GROUPS, strict=False))
+    shown = rows[:MAX_ROWS]
+    places = [-float(row) for row in range(len(shown))]
+    with _style():
+        figure, axes = _axes(title, len(shown))
+        tints = [colours.get(group, QUIET) for _, _, group in shown]
+        _bars(axes, places, [row[1] for row in shown], units.size, tints)
+        _names(axes, places, [row[0] for row in shown])
+        axes.set_xlabel("size on disk" + _left_out(len(shown), len(rows)))
+        if len(order) > 1:
+            entries = [(_short(group, 24), colour) for group, colour in colours.items()]
+            if len(named) < len(order):
+                entries.append(("others", QUIET))
+            axes.legend(
+                handles=[Patch(color=colour, label=f" {name}") for name, colour in entries],
+                loc="lower right",
+                fontsize=8.5,
+            )
+        return _chart(figure, title, alt)
+
+
+def _palette() -> list[int]:
+    """Return every colour of the charts, and its shades towards white, as red, green and blue."""
+    from matplotlib.colors import to_rgb
+
+    # Pillow looks colours up in cells of eight levels, so shades must be further apart than that.
+    shades = [
+        (colour, n / SHADES)
+        for colour in (BEFORE, AFTER, WORSE, THIRD, FOURTH, FIFTH, INK, QUIET)
+        for n in range(SHADES, 0, -1)
+    ]
+    shades += [(RULE, 1.0), (RULE, 0.5), (RULE, 0.0)]
+    return [
+        round(255 * (1 - (1 - part) * shade)) for colour, shade in shades for part in to_rgb(colour)
+    ]
+
+
+def _chart(figure: Figure, title: str, alt: str) -> Chart:
+    """Lay the figure out once: each further layout would move things a little."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    return Chart(figure, title, alt)
+
+
+@contextmanager
+def _style() -> Iterator[None]:
+    """Draw in the kit's own style, whatever the user's matplotlibrc says."""
+    from matplotlib import style
+
+    with style.context(["default", SETTINGS]):
+        yield
+
+
+def _figure(title: str, height: float) -> Figure:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    # Not pyplot: it would keep every figure alive, and ask for a screen.
+    figure = Figure(figsize=(WIDTH, height), dpi=DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(_plain(title), x=0.01, ha="left")
+    return figure
+
+
+def _axes(title: str, rows: float) -> tuple[Figure, Axes]:
+    figure = _figure(title, 1.3 + ROW * max(rows, 1))
+    return figure, figure.add_subplot()
+
+
+def _names(axes: Axes, places: Sequence[float], names: Sequence[str]) -> None:
+    axes.set_yticks(list(places), [_short(name, NAME) for name in names])
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
+    if places:
+        axes.set_ylim(min(places) - 0.6, 0.6)
+
+
+def _log_ms(axes: Axes, values: Sequence[float], most: int = 8) -> None:
+    """Give the axis decades as ticks, in the words of `units.ms`."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+    axes.set_xscale("log")
+    low = _magnitude(min(values)) if values else 0.0
+    high = _magnitude(max(values)) if values else 1.0
+    first, last = int(low // 1), -int(-high // 1)
+    last = max(last, first + 1)
+    step = max(1, -(-(last - first) // most))
+    axes.set_xlim(10.0**first * 0.9, 10.0**last * 1.1)
+    axes.xaxis.set_major_locator(FixedLocator([10.0**n for n in range(first, last + 1, step)]))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _decade(value)))
+    axes.grid(visible=True, axis="x", color=RULE, linewidth=0.5)
+    axes.set_axisbelow(True)
+
+
+def _magnitude(value: float) -> float:
+    return math.log10(value)
+
+
+def _decade(value: float) -> str:
+    """Say a power of ten without digits that it does not have: `10 us`, `1 ms`, `100 s`."""
+    for limit, scale, unit in ((0.09, 1e3, "us"), (900.0, 1.0, "ms")):
+        if value < limit:
+            return f"{value * scale:g} {unit}"
+    return f"{value / 1e3:g} s"
+
+
+def _bars(
+    axes: Axes,
+    places: Sequence[float],
+    values: Sequence[float],
+    words: Callable[[float], str],
+    colours: Sequence[str],
+) -> None:
+    from matplotlib.ticker import FixedLocator, FuncFormatter
+
+    axes.barh(list(places), list(values), height=0.62, color=list(colours))
+    top = max(values, default=1) or 1
+    for place, value in zip(places, values, strict=True):
+        axes.text(value + top * 0.015, place, words(value), va="center", fontsize=8.5)
+    axes.set_xlim(0, top * 1.22)
+    step = _step(top, SIZE_STEPS if words is units.size else TIME_STEPS)
+    axes.xaxis.set_major_locator(FixedLocator([step * n for n in range(int(top / step) + 1)]))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: words(value) if value else "0"))
+    axes.grid(visible=True, axis="x", color=RULE, linewidth=0.5)
+    axes.set_axisbelow(True)
+
+
+def _step(top: float, steps: Sequence[float]) -> float:
+    """Return the least step that divides the axis into at most four parts."""
+    return next((step for step in steps if top / step <= 4), top / 4)
+
+
+def _most(items: Sequence[Any], size: Callable[[Any], float], count: int) -> list[Any]:
+    """Keep the `count` largest items, in the order in which they came."""
+    kept = sorted(range(len(items)), key=lambda i: -size(items[i]))[:count]
+    return [items[i] for i in sorted(kept)]
+
+
+def _left_out(shown: int, of: int) -> str:
+    return "" if shown == of else f" (the {shown} largest of {of})"
+
+
+def _sentence(title: str, parts: Iterator[str], warnings: Sequence[str] = ()) -> str:
+    listed = [*parts, *(f"warning: {warning}" for warning in warnings)]
+    return f"{title}. {'; '.join(listed)}" if listed else title
+
+
+def _short(name: str, length: int) -> str:
+    """Cut the middle out of a long name: beginnings are often shared, ends tell apart."""
+    text = " ".join(_plain(name).split())
+    if len(text) <= length:
+        return text
+    return f"{text[: length // 2]}…{text[-(length - length // 2 - 1) :]}"
+
+
+def _label(text: str, otherwise: str) -> str:
+    """Name an entry of a legend; matplotlib leaves out those that begin with an underscore."""
+    return f" {_short(text, 20)}" if text.strip() else otherwise
+
+
+def _plain(text: str) -> str:
+    r"""Write what the font cannot draw as an escape, `\u5ba2`: two names never look the same."""
+    known = _glyphs()
+    return "".join(
+        character
+        if character.isspace() or ord(character) in known
+        else character.encode("unicode_escape", "surrogatepass").decode()
+        for character in display.clean(text)
+    )
+
+
+@cache
+def _glyphs() -> frozenset[int]:
+    from matplotlib import font_manager
+
+    font = font_manager.get_font(font_manager.findfont("DejaVu Sans"))
+    return frozenset(font.get_charmap())

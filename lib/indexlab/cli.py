@@ -1,0 +1,377 @@
+"""The `indexlab` command; what it imports at the top is what `--help` waits for."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import click
+
+import indexlab
+from indexlab.errors import IndexlabError
+
+if TYPE_CHECKING:
+    from indexlab.pipeline import Options, Pipeline
+
+INTERRUPTED = 130
+FOUND = 1
+INCOMPLETE = 4
+PLAIN_SECONDS = 1.0
+
+Command = Callable[..., Any]
+
+
+def _options(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    def decorate(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+_target = click.option(
+    "--target",
+    "-t",
+    default="",
+    metavar="T",
+    help="The database: empty = the embedded demo, env = libpq's PG* environment, "
+    "service=NAME = pg_service.conf, or a URI.",
+)
+_format = click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    help="What to print on stdout; progress goes to stderr.",
+)
+_inputs = _options(
+    _target,
+    click.option("--plan", default="", metavar="FILE", help="The index plan (.sql)."),
+    click.option("--workload", default="", metavar="FILE", help="The workload (.sql)."),
+    click.option("--out", default="", metavar="DIR", help="The run directory; new under reports/."),
+    _format,
+    click.option(
+        "--no-report", is_flag=True, help="No notebooks and no HTML: run in this process."
+    ),
+)
+_measuring = _options(
+    click.option(
+        "--budget",
+        type=click.FloatRange(min=0.5, max=86400),
+        default=None,
+        metavar="SECONDS",
+        help="Time to measure, over all queries of one side.",
+    ),
+    click.option("--seed", type=int, default=0, help="Of parameter values and query order."),
+    click.option(
+        "--statement-timeout",
+        type=click.FloatRange(min=0.001),
+        default=60.0,
+        metavar="SECONDS",
+        help="After this a statement is given up.",
+    ),
+    click.option(
+        "--disposable",
+        is_flag=True,
+        help="Also run the workload's writes, rolled back; the demo always does.",
+    ),
+    click.option(
+        "--max-slowdown",
+        type=click.FloatRange(min=1.0),
+        default=None,
+        metavar="RATIO",
+        help="Exit with 1 if a query is slower than this beyond doubt, e.g. 1.2.",
+    ),
+)
+_execute = click.option(
+    "--execute", is_flag=True, help="Change the target; without it this is a dry run."
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(indexlab.__version__, prog_name="indexlab")
+def cli() -> None:
+    """Audit, apply and benchmark PostgreSQL index plans.
+
+    Exit codes: 0 fine; 1 the audit found errors, or a query slowed down beyond --max-slowdown;
+    2 bad input; 3 the target cannot be reached or does not allow it; 4 apply did not complete;
+    130 interrupted.
+    """
+
+
+@cli.command()
+@_inputs
+def audit(**given: Any) -> int:
+    """Judge every planned statement against the live database; reads only."""
+    options = _read(given, "audit")
+    with _Terminal() as terminal:
+        document = _pipeline(options, terminal).audit()
+    _print(document, given["form"], _audit_lines(document), options, "audit.html")
+    found = [finding for item in document["statements"] for finding in item["findings"]]
+    found += document["preconditions"]
+    return FOUND if any(finding["severity"] == "error" for finding in found) else 0
+
+
+@cli.command()
+@_inputs
+@_measuring
+@click.option("--baseline", default="", metavar="RUN", help="An earlier run to compare with.")
+@click.option("--label", default="", help="Name of this measurement.")
+def benchmark(**given: Any) -> int:
+    """Time every query of the workload, and compare with an earlier run."""
+    options = _read(given, "benchmark")
+    with _Terminal() as terminal:
+        document = _pipeline(options, terminal).benchmark()
+    _print(document, given["form"], _benchmark_lines(document), options, "benchmark.html")
+    return _regressed(document, options)
+
+
+@cli.command()
+@_inputs
+@_execute
+def apply(**given: Any) -> int:
+    """Build what the audit calls for, without blocking writers; a dry run without --execute."""
+    options = _read(given, "apply")
+    with _Terminal() as terminal:
+        document = _pipeline(options, terminal).apply()
+    _print(document, given["form"], _steps_lines(document), options, "apply.html")
+    return 0
+
+
+@cli.command()
+@_inputs
+@_measuring
+@_execute
+def run(**given: Any) -> int:
+    """Audit, benchmark, apply the revised plan, benchmark again; one page over all."""
+    options = _read(given, "run")
+    with _Terminal() as terminal:
+        document = _pipeline(options, terminal).story()
+    return _told(document, given["form"], options)
+
+
+@cli.command()
+@click.option("--rows", type=int, default=None, help="Bookings to load; 1,000,000 by default.")
+@click.option("--out", default="", metavar="DIR", help="The run directory; new under reports/.")
+@_format
+@_measuring
+def demo(rows: int | None, **given: Any) -> int:
+    """Run the whole story on the bookings demo: embedded server, ten planned indexes."""
+    from indexlab.demo import database
+
+    target = "demo" if rows is None else f"demo:{rows}"
+    given |= {"target": target, "plan": "", "workload": "", "execute": True, "no_report": False}
+    options = _read(given, "demo")
+    with _Terminal() as terminal, database.opened(target, fresh=True, progress=terminal.tell):
+        document = _pipeline(options, terminal).story()
+    return _told(document, given["form"], options)
+
+
+@cli.command()
+@click.argument("run")
+@click.option("--target", "-t", default=None, help="The database, if it has another address now.")
+@_execute
+@_format
+def rollback(run: str, target: str | None, execute: bool, form: str) -> int:
+    """Drop what RUN built and restore what it dropped; a dry run without --execute."""
+    from dataclasses import asdict
+
+    from indexlab import pipeline
+
+    with _Terminal() as terminal:
+        applied = pipeline.rollback(run, target=target, execute=execute, tell=terminal.tell)
+    document = {"format": 1, "steps": [asdict(outcome) for outcome in applied.outcomes]}
+    click.echo(json.dumps(document) if form == "json" else "\n".join(_steps_lines(document)))
+    return 0 if applied.complete else INCOMPLETE
+
+
+def _read(given: Mapping[str, Any], label: str) -> Options:
+    """Turn options into the pipeline's; nothing is run."""
+    from indexlab import runs
+    from indexlab.pipeline import Options
+
+    out = given["out"] or runs.default_path(label, datetime.now().astimezone())
+    elsewhere = ("out", "form", "no_report", "budget")
+    chosen = {name: value for name, value in given.items() if name not in elsewhere}
+    if given.get("budget") is not None:
+        chosen["budget"] = given["budget"]
+    return Options(**chosen, out=Path(out), report=not given["no_report"])
+
+
+def _pipeline(options: Options, terminal: _Terminal) -> Pipeline:
+    from indexlab.pipeline import Pipeline
+
+    return Pipeline(options, terminal.tell)
+
+
+def _regressed(document: Mapping[str, Any], options: Options) -> int:
+    limit = options.max_slowdown
+    if limit is None:
+        return 0
+    slower = [change for change in document["changes"] if change["ratio_low"] > limit]
+    for change in slower:
+        click.echo(
+            f"indexlab: {change['query']} is slower than --max-slowdown {limit:g} allows: "
+            f"{change['ratio']:.2f}x ({change['ratio_low']:.2f} to {change['ratio_high']:.2f})",
+            err=True,
+        )
+    return FOUND if slower else 0
+
+
+def _told(document: Mapping[str, Any], form: str, options: Options) -> int:
+    """Print a run's result; the exit code is that of its worst stage."""
+    from indexlab.runs import Run
+
+    out = Run(options.out)
+    lines = _audit_lines(out.read_json("audit"), ("error", "warning"))
+    if out.has("apply"):
+        lines += ["", *_steps_lines(out.read_json("apply"))]
+    regressed = 0
+    if document["headline"] is not None:
+        measured = out.read_json("benchmark")
+        lines += ["", *_benchmark_lines(measured)]
+        regressed = _regressed(measured, options)
+    _print(document, form, lines, options, "index.html")
+    unresolved = any(
+        item["verdict"] in ("ask", "refuse") for item in out.read_json("audit")["statements"]
+    )
+    return FOUND if unresolved or regressed else 0
+
+
+def _print(
+    document: Mapping[str, Any], form: str, lines: list[str], options: Options, page: str
+) -> None:
+    if form == "json":
+        click.echo(json.dumps(document, indent=1, ensure_ascii=False))
+        return
+    for line in lines:
+        click.echo(line)
+    click.echo("")
+    where = options.out / page if options.report else options.out
+    click.echo(f"report: {where.as_posix()}")
+
+
+def _audit_lines(
+    document: Mapping[str, Any], severities: tuple[str, ...] = ("error", "warning", "info")
+) -> list[str]:
+    from indexlab.display import clean
+
+    lines = []
+    for item in document["statements"]:
+        lines.append(f"{item['verdict']:<8} line {item['line']:<4} {clean(item['index'])}")
+        lines += [
+            f"         {finding['severity']}: {clean(finding['message'])} [{finding['rule']}]"
+            for finding in item["findings"]
+            if finding["severity"] in severities
+        ]
+    lines += [
+        f"{finding['severity']}: {clean(finding['message'])} [{finding['rule']}]"
+        for finding in document["preconditions"]
+    ]
+    return lines
+
+
+def _steps_lines(document: Mapping[str, Any]) -> list[str]:
+    from indexlab import units
+    from indexlab.display import clean
+
+    lines = []
+    for step in document["steps"]:
+        line = f"{step['outcome']:<8} {clean(step['index'])}"
+        if step["outcome"] == "built":
+            line += f"  {units.size(step['bytes'])} in {units.duration(step['seconds'])}"
+        if step["error"]:
+            line += f"  {clean(step['error'])}"
+        lines.append(line)
+    return lines
+
+
+def _benchmark_lines(document: Mapping[str, Any]) -> list[str]:
+    from indexlab import units
+    from indexlab.display import clean
+
+    if document["headline"] is None:
+        return [
+            f"{clean(query['query']):<32} p50 {units.ms(query['p50_ms']):>9}  "
+            f"p95 {units.ms(query['p95_ms']):>9}  p99 {units.ms(query['p99_ms']):>9}"
+            for query in document["queries"]
+        ]
+    lines = [
+        f"{clean(change['query']):<32} {units.ms(change['before_ms']):>9} -> "
+        f"{units.ms(change['after_ms']):<9} {change['verdict']}"
+        for change in document["changes"]
+    ]
+    headline = document["headline"]
+    if headline["queries"]:
+        lines += [
+            "",
+            f"{units.ms(headline['before_ms'])} -> {units.ms(headline['after_ms'])} "
+            f"({units.factor(1 / headline['ratio'])}) over the "
+            f"{units.plural(len(headline['queries']), 'query')} that use the new indexes",
+        ]
+    return lines
+
+
+class _Terminal:
+    """Progress on stderr: one changing line on a terminal, a plain line a second elsewhere."""
+
+    def __init__(self) -> None:
+        self._status: Any = None
+        self._told = -PLAIN_SECONDS
+
+    def __enter__(self) -> _Terminal:
+        if sys.stderr.isatty():
+            from rich.console import Console
+
+            self._status = Console(stderr=True, highlight=False).status("starting")
+            self._status.__enter__()
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        if self._status is not None:
+            self._status.__exit__(None, None, None)
+
+    def tell(self, text: str, fraction: float | None = None) -> None:
+        """Show what goes on."""
+        from indexlab.display import clean
+
+        if not text:
+            return
+        shown = clean(text)
+        if self._status is not None:
+            from rich.markup import escape
+
+            share = "" if fraction is None else f" {fraction:.0%}"
+            self._status.update(escape(shown) + share)
+        elif time.monotonic() - self._told >= PLAIN_SECONDS:
+            click.echo(shown, err=True)
+            self._told = time.monotonic()
+
+
+def _terminate(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def main() -> None:
+    """Run the command and leave with its exit code."""
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        code = cli.main(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("indexlab: interrupted", err=True)
+        code = INTERRUPTED
+    except IndexlabError as error:
+        click.echo(f"indexlab: error: {error}", err=True)
+        code = error.exit_code
+    sys.exit(code or 0)

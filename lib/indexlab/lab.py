@@ -1,0 +1,400 @@
+"""The lab: target, plan and workload in one hand, and the stages as verbs.
+
+Notebooks and the command use nothing else; each verb reads, thinks, keeps the result in the run
+directory if there is one, and returns it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from indexlab import apply as applying
+from indexlab import audit as auditing
+from indexlab import benchmark as benchmarking
+from indexlab import charts, demo, display, units
+from indexlab import plan as plans
+from indexlab import target as targets
+from indexlab import workload as workloads
+from indexlab.apply import Applied, Event
+from indexlab.audit import Audit
+from indexlab.benchmark import Comparison, Measurement
+from indexlab.catalog import Catalog
+from indexlab.charts import Chart
+from indexlab.demo import database
+from indexlab.display import Markup
+from indexlab.errors import IncompleteError, InputError
+from indexlab.plan import IndexPlan
+from indexlab.progress import Progress, Tell
+from indexlab.runs import Run, documents
+from indexlab.target import Server, Target
+from indexlab.workload import Workload
+
+SETTLED = (*auditing.KEPT, "skip")
+BUDGET = 8.0
+"""Seconds of measuring, over all queries of one side."""
+
+
+def open_lab(
+    stage: str,
+    target: str = "",
+    plan: str = "",
+    workload: str = "",
+    out: str = "",
+    *,
+    disposable: bool = False,
+    tell: Tell | None = None,
+) -> Lab:
+    """Open a lab: check every input, reach the target, and make the run directory.
+
+    Args:
+        stage: `audit`, `apply` or `benchmark`; names the result that the run will hold.
+        target: empty for the bookings demo on the embedded server; otherwise as for --target.
+        plan: path of the plan; empty for the demo's.
+        workload: path of the workload; empty for the demo's on the demo, none elsewhere.
+        out: run directory; empty keeps nothing.
+        disposable: the target may be written to by the workload's writes, which are rolled back;
+            the demo always is.
+        tell: is told what goes on; by default the page or the command that started this process.
+
+    Raises:
+        InputError: an input is not as it must be; nothing was run.
+        TargetError: the target cannot be reached.
+    """
+    given = {"target": target, "plan": plan, "workload": workload, "out": out}
+    for name, value in given.items():
+        if not isinstance(value, str):
+            raise InputError(f"parameter {name!r} must be text, not {value!r}")
+    if not isinstance(disposable, bool):
+        raise InputError(f"parameter 'disposable' must be True or False, not {disposable!r}")
+    is_demo = database.is_demo(target)
+    if not is_demo and not plan:
+        raise InputError("a target of your own needs a plan: give --plan FILE")
+    if not is_demo and not workload and stage == "benchmark":
+        raise InputError("a benchmark needs a workload: give --workload FILE")
+    progress = Progress(tell)
+    read_plan = plans.read(Path(plan) if plan else demo.PLAN)
+    if workload or is_demo:
+        read_workload = workloads.read(Path(workload) if workload else demo.WORKLOAD)
+    else:
+        read_workload = Workload((), "none")
+    resolved = None if is_demo else targets.resolve(target)
+    run = Run.create(Path(out), stage) if out else None
+    with ExitStack() as holding:
+        reached = resolved or holding.enter_context(database.opened(target, progress=progress.tell))
+        lab = Lab(
+            reached,
+            read_plan,
+            read_workload,
+            run=run,
+            disposable=disposable or is_demo,
+            progress=progress,
+            holding=holding.pop_all(),
+        )
+    progress.done()
+    return lab
+
+
+def roll_back(
+    run: Run, *, target: str | None = None, execute: bool = False, tell: Tell | None = None
+) -> Applied:
+    """Take back what a run did to its target; a dry run unless `execute`.
+
+    Keeps `rollback.json` in the run when it changed something.
+
+    Args:
+        run: that applied something.
+        target: as for --target; None takes the run's own.
+        execute: whether to change the target.
+        tell: is told what goes on.
+
+    Raises:
+        InputError: the run applied nothing.
+        TargetError: the target cannot be reached or does not allow it.
+    """
+    spec = documents.target_of(run) if target is None else target
+    outcomes = documents.outcomes(run)
+    progress = Progress(tell)
+    with ExitStack() as holding:
+        reached = (
+            holding.enter_context(database.opened(spec, progress=progress.tell))
+            if database.is_demo(spec)
+            else targets.resolve(spec)
+        )
+        applied = applying.rollback(reached, outcomes, execute=execute, on_event=_telling(progress))
+        if execute:
+            with targets.connect(reached, read_only=True) as conn:
+                server = targets.server(conn)
+            run.write_json("rollback", documents.of_apply(applied, reached, server))
+    progress.done()
+    return applied
+
+
+def _telling(progress: Progress) -> Callable[[Event], None]:
+    def tell(event: Event) -> None:
+        progress.tell(str(event), None if event.percent is None else event.percent / 100)
+
+    return tell
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """A few words, or SQL, where there is no table or chart to show."""
+
+    text: str
+    markup: Markup
+
+    @classmethod
+    def words(cls, text: str) -> Note:
+        """Say a sentence."""
+        return cls(text, Markup(f"<p>{display.escape(text)}</p>"))
+
+    def __repr__(self) -> str:
+        return self.text
+
+    def _repr_html_(self) -> str:
+        return self.markup
+
+
+class Lab:
+    """What a session works on; `open_lab` makes one."""
+
+    def __init__(
+        self,
+        target: Target,
+        plan: IndexPlan,
+        workload: Workload,
+        *,
+        run: Run | None,
+        disposable: bool,
+        progress: Progress,
+        holding: ExitStack,
+    ):
+        self.target = target
+        self.plan = plan
+        self.workload = workload
+        self.run = run
+        self.disposable = disposable
+        self._progress = progress
+        self._holding = holding
+        self._audited: tuple[Catalog, Audit] | None = None
+        with targets.connect(target, read_only=True) as conn:
+            self.server: Server = targets.server(conn)
+
+    def __enter__(self) -> Lab:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the embedded server, if this lab holds it."""
+        self._holding.close()
+
+    def _judged(self) -> tuple[Catalog, Audit]:
+        if self._audited is None:
+            self._progress.tell("reading the catalog")
+            with targets.connect(self.target, read_only=True, purpose="audit") as conn:
+                self._audited = auditing.read(conn, self.plan, self.workload)
+        return self._audited
+
+    def audit(self) -> Audit:
+        """Judge the plan against the target; reads only.
+
+        Keeps `audit.json`, `revised_plan.sql`, `migration.sql` and `rollback.sql` in the run.
+        """
+        self._audited = None
+        _, audit = self._judged()
+        if self.run is not None:
+            self.run.write("revised_plan.sql", auditing.revised_plan_sql(audit))
+            self.run.write("migration.sql", auditing.migration_sql(audit, self.workload))
+            self.run.write("rollback.sql", auditing.rollback_sql(audit))
+            self.run.write_json("audit", documents.of_audit(audit, self.target))
+        self._progress.done()
+        return audit
+
+    def revised(self) -> IndexPlan:
+        """Return the plan that would be applied, from the audit of this session."""
+        return self._judged()[1].revised
+
+    def apply(self, *, execute: bool = False) -> Applied:
+        """Build what the audit calls for; a dry run unless `execute`.
+
+        Keeps `apply.json` in the run, whatever happened.
+
+        Raises:
+            InputError: the plan cannot be applied; nothing was done.
+            IncompleteError: a step failed or was interrupted; `apply.json` says what stands.
+        """
+        unresolved = self.unresolved()
+        if unresolved:
+            raise InputError(
+                f"{units.plural(len(unresolved), 'statement')} of {self.plan.source!r} cannot be "
+                f"applied as they are ({', '.join(unresolved)}): mend them, or apply "
+                "revised_plan.sql of the audit, which leaves them out"
+            )
+        applied = applying.run(
+            self.target, self.revised(), execute=execute, on_event=_telling(self._progress)
+        )
+        if self.run is not None:
+            self.run.write_json("apply", documents.of_apply(applied, self.target, self.server))
+        self._progress.done()
+        return applied
+
+    def unresolved(self) -> tuple[str, ...]:
+        """Return the statements that the audit refuses or asks about."""
+        _, audit = self._judged()
+        return tuple(item.label for item in audit.statements if item.verdict not in SETTLED)
+
+    def benchmark(
+        self,
+        *,
+        label: str = "",
+        baseline: str = "",
+        budget: float = BUDGET,
+        seed: int = 0,
+        statement_timeout: float = 60.0,
+    ) -> Measurement:
+        """Time the workload; writes run only on a disposable target, and are rolled back.
+
+        Keeps `benchmark.json` in the run; with a baseline, what changed since is part of it.
+
+        Args:
+            label: name of the measurement in tables and charts.
+            baseline: run directory of an earlier one; its parameter values are used again.
+            budget: seconds of measuring, over all queries.
+            seed: of the parameter values and the order of queries.
+            statement_timeout: seconds after which the server gives a statement up.
+
+        Raises:
+            InputError: a query or a sampler fails; the baseline is not of this workload.
+        """
+        earlier = self._baseline(baseline) if baseline else None
+        if earlier is not None:
+            sampled = documents.values_of(Run(Path(baseline)), self.workload)
+        else:
+            self._progress.tell("sampling parameter values")
+            with targets.connect(self.target, read_only=True, purpose="benchmark") as conn:
+                sampled = workloads.sample(conn, self.workload, seed=seed)
+        measurement = benchmarking.measure(
+            self.target,
+            sampled,
+            label=label,
+            budget=budget,
+            seed=seed,
+            disposable=self.disposable,
+            statement_timeout=statement_timeout,
+            progress=self._progress.tell,
+        )
+        if self.run is not None:
+            comparison = None if earlier is None else self._compared(earlier, measurement, seed)
+            self.run.write_json(
+                "benchmark",
+                documents.of_benchmark(measurement, comparison, sampled, self.target, self.server),
+            )
+        self._progress.done()
+        return measurement
+
+    def compare(self, after: Measurement, baseline: str, *, seed: int = 0) -> Comparison | Note:
+        """Say what changed since the measurement of an earlier run, query by query."""
+        if not baseline:
+            return Note.words("There is no baseline to compare with.")
+        return self._compared(self._baseline(baseline), after, seed)
+
+    def require_complete(self, applied: Applied) -> Note:
+        """Confirm that every step came to its end.
+
+        Raises:
+            IncompleteError: a step failed, was interrupted or was not run.
+        """
+        if not applied.complete:
+            raise IncompleteError(documents.incomplete(applied))
+        return Note.words(
+            "Every step is done." if applied.executed else "A dry run changes nothing."
+        )
+
+    def revised_sql(self, audit: Audit) -> Note:
+        """Show the revised plan."""
+        text = auditing.revised_plan_sql(audit)
+        return Note(text, display.code(text))
+
+    def evidence(self, audit: Audit) -> Note:
+        """Show every finding with its evidence."""
+        frame = audit.findings_frame()[["about", "severity", "rule", "evidence", "fix"]]
+        rows = [
+            (row.about, display.badge(str(row.severity)), row.rule, row.evidence, row.fix)
+            for row in frame.itertuples()
+        ]
+        return Note(frame.to_string(), display.table(tuple(frame.columns), rows))
+
+    def latencies(self, measurement: Measurement) -> Chart:
+        """Draw p50, p95 and p99 of each query."""
+        return charts.latencies(measurement)
+
+    def before_after(self, comparison: Comparison | Note) -> Chart | Note:
+        """Draw the medians of both sides."""
+        return comparison if isinstance(comparison, Note) else charts.before_after(comparison)
+
+    def distributions(self, after: Measurement, baseline: str) -> Chart | Note:
+        """Draw the whole distribution of each query's latency, both sides."""
+        if not baseline:
+            return Note.words("There is no baseline to draw beside it.")
+        return charts.ecdf(self._baseline(baseline), after)
+
+    def builds(self, applied: Applied) -> Chart | Note:
+        """Draw size and build time of what was built."""
+        built = applied.built
+        if not built:
+            return Note.words("Nothing was built.")
+        return charts.builds(
+            names=[outcome.index for outcome in built],
+            bytes=[outcome.bytes for outcome in built],
+            seconds=[outcome.seconds for outcome in built],
+        )
+
+    def _baseline(self, path: str) -> Measurement:
+        return documents.measurement(Run(Path(path)))
+
+    def _compared(self, before: Measurement, after: Measurement, seed: int) -> Comparison:
+        names = {item.index.name for item in self.revised().creates if item.index.name}
+        return benchmarking.compare(before, after, indexes=names, seed=seed)
+
+    def sizes(self, audit: Audit) -> Chart:
+        """Draw the size of every index on the tables that the plan touches."""
+        snapshot, _ = self._judged()
+        tables = {
+            relation.oid
+            for item in audit.revised.creates
+            if (relation := snapshot.find(item.index.table)) is not None
+        }
+        indexes = [index for table in sorted(tables) for index in snapshot.indexes_of(table)]
+        return charts.index_sizes(
+            names=[index.name for index in indexes],
+            bytes=[index.bytes for index in indexes],
+            groups=[str(snapshot.relation(index.table).qualified) for index in indexes],
+        )
+
+    def _repr_html_(self) -> str:
+        rows = [
+            ("target", str(self.server)),
+            ("plan", f"{self.plan.source}: {units.plural(len(self.plan.creates), 'index')}"),
+            ("workload", f"{self.workload.source}: {self._queries()}"),
+            ("writes are", "run and rolled back" if self.disposable else "not run"),
+            ("run directory", self.run.path.as_posix() if self.run else "none: nothing is kept"),
+        ]
+        return display.table(("", "in this lab"), rows)
+
+    def __repr__(self) -> str:
+        return f"<Lab on {self.server}, plan {self.plan.source}, workload {self.workload.source}>"
+
+    def _queries(self) -> str:
+        reads, writes = len(self.workload.reads), len(self.workload.writes)
+        return f"{units.plural(reads, 'read')}, {units.plural(writes, 'write')}"

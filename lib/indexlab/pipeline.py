@@ -1,0 +1,235 @@
+"""The stages in order, through notebooks or in process, into one run directory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from indexlab import lab as labs
+from indexlab import render, units
+from indexlab import target as targets
+from indexlab.apply import Applied
+from indexlab.demo import database
+from indexlab.errors import IndexlabError, InputError
+from indexlab.lab import Lab
+from indexlab.progress import Tell
+from indexlab.runs import Json, Run
+from indexlab.target import Target
+
+UNRESOLVED = ("ask", "refuse")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a user asked for, by option."""
+
+    target: str
+    plan: str
+    workload: str
+    out: Path
+    report: bool = True
+    execute: bool = False
+    disposable: bool = False
+    baseline: str = ""
+    label: str = ""
+    budget: float = labs.BUDGET
+    seed: int = 0
+    statement_timeout: float = 60.0
+    max_slowdown: float | None = None
+
+
+@dataclass(slots=True)
+class Pipeline:
+    """The stages of one run; each leaves its result as JSON and returns it."""
+
+    options: Options
+    tell: Tell
+    _target: Target | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        spec = self.options.target
+        self._target = None if database.is_demo(spec) else targets.resolve(spec)
+
+    def audit(self) -> Json:
+        """Audit the plan; reads only."""
+        return self._stage("audit", self.options.out, lambda lab: lab.audit(), {})
+
+    def apply(self) -> Json:
+        """Apply the revised plan; a dry run unless the options say execute."""
+        execute = self.options.execute
+        return self._stage(
+            "apply",
+            self.options.out,
+            lambda lab: lab.require_complete(lab.apply(execute=execute)),
+            {"execute": execute},
+        )
+
+    def benchmark(
+        self, out: Path | None = None, *, label: str | None = None, baseline: str | None = None
+    ) -> Json:
+        """Time the workload, and compare with a baseline if there is one."""
+        options = self.options
+        measured: dict[str, Any] = {
+            "label": options.label if label is None else label,
+            "baseline": options.baseline if baseline is None else baseline,
+            "budget": options.budget,
+            "seed": options.seed,
+            "statement_timeout": options.statement_timeout,
+        }
+        return self._stage(
+            "benchmark",
+            out or options.out,
+            lambda lab: lab.benchmark(**measured),
+            {**measured, "disposable": options.disposable},
+        )
+
+    def story(self) -> Json:
+        """Audit, benchmark, apply and benchmark again; `run.json` and `index.html` tell of it all.
+
+        Without execute the target is not changed: the apply is a dry run, and there is no second
+        benchmark.
+        """
+        out = self.options.out
+        shown = self.options.target if self._target is None else self._target.spec
+        summary = _Summary(self.options, shown)
+        with summary.kept(Run(out)):
+            with summary.stage("audit"):
+                audit = self.audit()
+            unresolved = [s["index"] for s in audit["statements"] if s["verdict"] in UNRESOLVED]
+            if self.options.execute and unresolved:
+                raise InputError(
+                    f"{units.plural(len(unresolved), 'statement')} cannot be applied as they are "
+                    f"({', '.join(unresolved)}): nothing was built; mend them, or apply "
+                    f"{(out / 'revised_plan.sql').as_posix()}, which leaves them out"
+                )
+            if self._has_workload():
+                with summary.stage("benchmark before"):
+                    self.benchmark(out / "before", label="before", baseline="")
+            if not unresolved:
+                with summary.stage("apply"):
+                    self.apply()
+            if self.options.execute and self._has_workload():
+                with summary.stage("benchmark after"):
+                    before = (out / "before").as_posix()
+                    after = self.benchmark(label="after", baseline=before)
+                summary.headline = after["headline"]
+        return Run(out).read_json("run")
+
+    def _has_workload(self) -> bool:
+        return bool(self.options.workload) or self._target is None
+
+    def _stage(
+        self, stage: str, out: Path, verb: Callable[[Lab], object], parameters: dict[str, Any]
+    ) -> Json:
+        options = self.options
+        inputs = {"plan": options.plan, "workload": options.workload, "out": out.as_posix()}
+        if options.report:
+            run = Run.create(out, stage)
+            target = self._target
+            render.execute(
+                stage,
+                {
+                    "target": options.target if target is None else target.spec,
+                    **inputs,
+                    **parameters,
+                },
+                run,
+                environment={} if target is None else target.environment(),
+                secrets=() if target is None else target.secrets(),
+                tell=self.tell,
+            )
+        else:
+            with labs.open_lab(
+                stage,
+                options.target,
+                **inputs,
+                disposable=options.disposable,
+                tell=self.tell,
+            ) as lab:
+                verb(lab)
+        return Run(out).read_json(stage)
+
+
+def rollback(name: str, *, target: str | None, execute: bool, tell: Tell) -> Applied:
+    """Take back what a run did to its target; a dry run unless `execute`.
+
+    Args:
+        name: the run's directory, or its name under `reports/`.
+        target: as for --target; None takes the run's own.
+        execute: whether to change the target.
+        tell: is told what goes on.
+
+    Raises:
+        InputError: there is no such run, or it applied nothing.
+        TargetError: the target cannot be reached or does not allow it.
+    """
+    path = Path(name) if Path(name).exists() else Path("reports") / name
+    run = Run(path)
+    if not run.has("apply"):
+        raise InputError(f"{name!r} is not a run that applied anything: it has no apply.json")
+    return labs.roll_back(run, target=target, execute=execute, tell=tell)
+
+
+class _Summary:
+    """What `run.json` will say; it is written however the run ends."""
+
+    def __init__(self, options: Options, target: str):
+        self.options = options
+        self.target = target
+        self.started = datetime.now(UTC)
+        self.stages: list[Json] = []
+        self.notices: list[str] = []
+        self.headline: Json | None = None
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        began = datetime.now(UTC)
+        entry: Json = {"stage": name, "started": _iso(began), "status": "failed"}
+        self.stages.append(entry)
+        try:
+            yield
+            entry["status"] = "ok"
+        finally:
+            entry["seconds"] = round((datetime.now(UTC) - began).total_seconds(), 3)
+
+    @contextmanager
+    def kept(self, run: Run) -> Iterator[None]:
+        try:
+            yield
+        except KeyboardInterrupt:
+            self.notices.append("The run was interrupted: what is below is how far it came.")
+            raise
+        except IndexlabError as error:
+            self.notices.append(str(error))
+            raise
+        finally:
+            self._write(run)
+
+    def _write(self, run: Run) -> None:
+        if not run.has("audit"):
+            return  # nothing was reached that a page could tell of
+        options = self.options
+        run.write_json(
+            "run",
+            {
+                "started": _iso(self.started),
+                "seconds": round((datetime.now(UTC) - self.started).total_seconds(), 3),
+                "target": self.target,
+                "plan": options.plan,
+                "workload": options.workload,
+                "execute": options.execute,
+                "stages": self.stages,
+                "notices": self.notices,
+                "headline": self.headline,
+            },
+        )
+        if options.report:
+            render.overview(run)
+
+
+def _iso(moment: datetime) -> str:
+    return moment.isoformat(timespec="seconds")

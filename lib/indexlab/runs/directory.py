@@ -1,0 +1,134 @@
+"""Run directories: what one execution leaves behind, written whole and private to the user."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from indexlab.errors import IncompleteError, InputError
+
+FORMAT = 1
+LEAST_FREE = 64 * 1024 * 1024
+"""Bytes that must be free before a run begins: a run with its reports takes a few megabytes."""
+
+Json = dict[str, Any]
+"""A JSON document on its way to or from a file; nothing else in the kit passes dicts around."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One directory under `reports/`; its files are private to the user and written whole."""
+
+    path: Path
+
+    @classmethod
+    def create(cls, path: Path, stage: str) -> Run:
+        """Make the directory, or take one that does not hold this stage's result yet.
+
+        Args:
+            path: where; parents are made.
+            stage: name of the result file without its ending, such as `audit`.
+
+        Raises:
+            InputError: the stage's result is there already, the place cannot be written, or its
+                disk is full.
+        """
+        run = cls(path)
+        if run.has(stage):
+            raise InputError(
+                f"{path.as_posix()!r} holds {stage}.json already, and a run never overwrites "
+                "another: give another --out"
+            )
+        try:
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=path):
+                free = shutil.disk_usage(path).free
+        except OSError as error:
+            raise InputError(
+                f"cannot write to {path.as_posix()!r}: {error.strerror}: give another --out"
+            ) from None
+        if free < LEAST_FREE:
+            raise InputError(
+                f"the disk of {path.as_posix()!r} has {free // 1024} kB free, "
+                f"a run wants {LEAST_FREE // 1024} kB: give another --out"
+            )
+        return run
+
+    def has(self, stage: str) -> bool:
+        """Return whether the run holds this stage's result."""
+        return (self.path / f"{stage}.json").exists()
+
+    def write(self, name: str, text: str) -> Path:
+        """Write a file in one step: after a crash it is there whole or not at all.
+
+        Raises:
+            IncompleteError: the disk is full or cannot be written.
+        """
+        path = self.path / name
+        try:
+            with _written_whole(path) as partial:
+                partial.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise IncompleteError(
+                f"cannot write {path.as_posix()!r}: {error.strerror}; "
+                "what was done to the target stands"
+            ) from None
+        return path
+
+    def write_json(self, stage: str, document: Json) -> Path:
+        """Write a stage's result, with the format's number first."""
+        whole = {"format": FORMAT, **document}
+        return self.write(f"{stage}.json", json.dumps(whole, indent=1, ensure_ascii=False) + "\n")
+
+    def read_json(self, stage: str) -> Json:
+        """Read a stage's result.
+
+        Raises:
+            InputError: it is absent, not JSON, or of a format that this version does not read.
+        """
+        path = self.path / f"{stage}.json"
+        try:
+            document = json.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise InputError(f"cannot be read: {error.strerror}", source=path) from None
+        except ValueError:
+            raise InputError("is not JSON", source=path) from None
+        if not isinstance(document, dict) or document.get("format") != FORMAT:
+            found = document.get("format") if isinstance(document, dict) else None
+            raise InputError(
+                f"has format {found!r}; this version reads format {FORMAT}", source=path
+            )
+        return document
+
+
+@contextmanager
+def _written_whole(path: Path) -> Iterator[Path]:
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    partial = Path(name)
+    try:
+        yield partial
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def default_path(label: str, now: datetime) -> Path:
+    """Return a new directory's name under `reports/`, such as `reports/audit-20260630-101500`."""
+    stem = f"{label}-{now:%Y%m%d-%H%M%S}"
+    path = Path("reports") / stem
+    number = 2
+    while path.exists():
+        path = Path("reports") / f"{stem}-{number}"
+        number += 1
+    return path

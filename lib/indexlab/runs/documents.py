@@ -1,0 +1,228 @@
+"""The versioned JSON of each stage: writing results as documents, and reading measurements back."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from typing import Any
+
+from indexlab.apply import Applied, Outcome
+from indexlab.audit import Audit, Finding, statement_sql
+from indexlab.benchmark import Comparison, Headline, Measurement, Series
+from indexlab.errors import InputError
+from indexlab.runs.directory import Json, Run
+from indexlab.target import Server, Target
+from indexlab.workload import SampledQuery, Workload
+
+
+def of_target(target: Target, server: Server) -> Json:
+    """Describe the target without anything secret."""
+    return {"spec": target.spec, **asdict(server)}
+
+
+def of_audit(audit: Audit, target: Target) -> Json:
+    """Write an audit's result."""
+    return {
+        "target": of_target(target, audit.server),
+        "statements": [
+            {
+                "index": item.label,
+                "qualified": str(replace(item.table, name=item.label)),
+                "line": item.statement.line,
+                "reason": item.statement.reason,
+                "statement": item.statement.text,
+                "verdict": item.verdict,
+                "revised": None if item.revised is None else statement_sql(item.revised),
+                "findings": [_finding(finding) for finding in item.findings],
+            }
+            for item in audit.statements
+        ],
+        "existing": [
+            {
+                "index": item.label,
+                "bytes": item.index.bytes,
+                "scans": item.index.scans,
+                "drop": item.drop,
+                "restore": item.restore,
+                "findings": [_finding(finding) for finding in item.findings],
+            }
+            for item in audit.existing
+        ],
+        "advice": [_finding(finding) for finding in audit.advice],
+        "preconditions": [_finding(finding) for finding in audit.preconditions],
+        "impact": [],
+    }
+
+
+def _finding(finding: Finding) -> Json:
+    return {
+        "rule": finding.rule,
+        "severity": finding.severity,
+        "message": finding.message,
+        "evidence": dict(finding.evidence),
+        "fix": finding.fix,
+    }
+
+
+def target_of(run: Run) -> str:
+    """Return the --target that a run was applied to."""
+    return str(run.read_json("apply")["target"]["spec"])
+
+
+def outcomes(run: Run) -> tuple[Outcome, ...]:
+    """Read back what became of each step.
+
+    Raises:
+        InputError: it is not as this version writes it.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        return TypeAdapter(tuple[Outcome, ...]).validate_python(run.read_json("apply")["steps"])
+    except (KeyError, ValidationError) as error:
+        raise InputError(str(error), source=run.path / "apply.json") from None
+
+
+def of_apply(applied: Applied, target: Target, server: Server) -> Json:
+    """Write what became of each step."""
+    return {
+        "target": of_target(target, server),
+        "executed": applied.executed,
+        "complete": applied.complete,
+        "interrupted": applied.interrupted,
+        "warnings": applied.warnings,
+        "steps": [asdict(outcome) for outcome in applied.outcomes],
+    }
+
+
+def of_benchmark(
+    measurement: Measurement,
+    comparison: Comparison | None,
+    sampled: tuple[SampledQuery, ...],
+    target: Target,
+    server: Server,
+) -> Json:
+    """Write a measurement with every sample, and what changed since its baseline."""
+    values = {item.query.name: item.values for item in sampled}
+    whole = asdict(replace(measurement, series=()))
+    del whole["series"], whole["server"]
+    document: Json = {
+        **whole,
+        "target": of_target(target, server),
+        "queries": [_series(series, values[series.query]) for series in measurement.series],
+        "changes": [],
+        "headline": None,
+    }
+    if comparison is not None:
+        document |= {
+            "baseline": comparison.before,
+            "changes": [asdict(change) for change in comparison.changes],
+            "headline": of_headline(comparison.headline),
+            "all_reads": of_headline(comparison.reads),
+            "controls": comparison.controls,
+            "warnings": comparison.warnings,
+            "confidence": comparison.confidence,
+            "minimum_effect": comparison.minimum_effect,
+        }
+    return document
+
+
+def of_headline(headline: Headline) -> Json:
+    """Write a headline."""
+    return {
+        "before_ms": headline.before_ms,
+        "after_ms": headline.after_ms,
+        "ratio": headline.ratio,
+        "queries": list(headline.queries),
+    }
+
+
+def _series(series: Series, values: tuple[tuple[str | None, ...], ...]) -> Json:
+    whole = asdict(series)
+    plan = whole.pop("explain")
+    return {
+        **whole,
+        "p50_ms": series.p50_ms,
+        "p95_ms": series.p95_ms,
+        "p99_ms": series.p99_ms,
+        "values": values,
+        "plan": plan,
+        "buffers": plan["buffers"],
+    }
+
+
+def measurement(run: Run) -> Measurement:
+    """Read a measurement back.
+
+    Raises:
+        InputError: the run has none, or it is not as this version writes it.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    document = run.read_json("benchmark")
+    source = run.path / "benchmark.json"
+    try:
+        series = [{**query, "explain": query["plan"]} for query in document["queries"]]
+        whole = {**document, "series": series, "server": document["target"]}
+        return TypeAdapter(Measurement).validate_python(whole)
+    except (KeyError, TypeError) as error:
+        raise InputError(f"lacks {error} of a benchmark", source=source) from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise InputError(f"{where}: {first['msg']}", source=source) from None
+
+
+def values_of(run: Run, workload: Workload) -> tuple[SampledQuery, ...]:
+    """Read the parameter values of an earlier measurement, so that both sides run the same.
+
+    Raises:
+        InputError: the run is of another workload.
+    """
+    document = run.read_json("benchmark")
+    known: dict[str, Any] = {query["query"]: query for query in document["queries"]}
+    missing = [query.name for query in workload.queries if query.name not in known]
+    missing = [name for name in missing if name not in document["skipped"]]
+    if missing:
+        raise InputError(
+            f"the baseline is of another workload: it has no query {missing[0]!r}",
+            source=run.path / "benchmark.json",
+        )
+    return tuple(
+        SampledQuery(query, tuple(tuple(values) for values in known[query.name]["values"]))
+        if query.name in known
+        else SampledQuery(query, ())
+        for query in workload.queries
+    )
+
+
+def comparison(run: Run) -> Comparison | None:
+    """Read what changed back, where the run's benchmark had a baseline.
+
+    Raises:
+        InputError: it is not as this version writes it.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    if not run.has("benchmark"):
+        return None
+    document = run.read_json("benchmark")
+    if document["headline"] is None:
+        return None
+    whole = {
+        **document,
+        "before": document["baseline"],
+        "after": document["label"],
+        "reads": document["all_reads"],
+    }
+    try:
+        return TypeAdapter(Comparison).validate_python(whole)
+    except ValidationError as error:
+        raise InputError(str(error), source=run.path / "benchmark.json") from None
+
+
+def incomplete(applied: Applied) -> str:
+    """Say which steps did not come to their end."""
+    failed = [item for item in applied.outcomes if item.outcome == "failed"]
+    waiting = sum(item.outcome == "not_run" for item in applied.outcomes)
+    reasons = "; ".join(f"{item.index}: {item.error}" for item in failed)
+    return f"apply did not complete: {reasons or 'interrupted'}; {waiting} steps were not run"

@@ -1,0 +1,152 @@
+"""Servers for the tests: the embedded one, and a PostgreSQL 15 of the distribution with passwords."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg.conninfo import make_conninfo
+
+from indexlab import embedded, target
+from indexlab.errors import EmbeddedError
+from indexlab.target import Target
+
+PG15_BIN = Path(os.environ.get("INDEXLAB_PG15_BIN") or "/usr/lib/postgresql/15/bin")
+SUPERUSER = "postgres"
+
+_numbers = itertools.count(1)
+
+
+def pytest_report_header() -> list[str]:
+    return [f"PostgreSQL: {_version('embedded')}; {_version('15')}"]
+
+
+def _version(which: str) -> str:
+    try:
+        program = embedded.binary("postgres") if which == "embedded" else PG15_BIN / "postgres"
+        said = subprocess.run([program, "--version"], capture_output=True, text=True, check=True)
+    except (EmbeddedError, OSError):
+        return f"{which}: none"
+    return f"{which}: {said.stdout.strip()}"
+
+
+@pytest.fixture(scope="session")
+def embedded_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[embedded.Server]:
+    """One for each worker, in a home of its own."""
+    with embedded.server(tmp_path_factory.mktemp("embedded")) as server:
+        yield server
+
+
+@pytest.fixture
+def database(embedded_server: embedded.Server) -> Iterator[Target]:
+    """A fresh database of the embedded server."""
+    name = f"test_{next(_numbers)}"
+    embedded_server.create_database(name)
+    yield target.resolve(embedded_server.conninfo(name), {})
+    embedded_server.drop_database(name)
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """A throw-away server: its socket trusts everyone, TCP asks for a password."""
+
+    socket_dir: Path
+    port: int
+    password: str
+
+    def conninfo(self, database: str = "postgres") -> str:
+        return make_conninfo(
+            host=str(self.socket_dir), port=self.port, user=SUPERUSER, dbname=database
+        )
+
+    def uri(self, password: str | None = None, database: str = "postgres") -> str:
+        secret = "" if password is None else f":{password}"
+        return f"postgresql://{SUPERUSER}{secret}@127.0.0.1:{self.port}/{database}"
+
+
+@pytest.fixture(scope="session")
+def pg15() -> Path:
+    """Where the programs of PostgreSQL 15 are."""
+    if not (PG15_BIN / "initdb").is_file():
+        pytest.skip(
+            f"no PostgreSQL 15 in {PG15_BIN}: install postgresql-15 or set INDEXLAB_PG15_BIN"
+        )
+    return PG15_BIN
+
+
+@pytest.fixture(scope="session")
+def pg15_server(pg15: Path) -> Iterator[Cluster]:
+    """A PostgreSQL 15 on a socket and on 127.0.0.1, with a password that SCRAM checks."""
+    place = Path(tempfile.mkdtemp(prefix="pg15-"))  # short, as a socket's path must be
+    run = _server_account(place)
+    password = f"S3cret {secrets.token_hex(8)}'\\".replace(" ", "-")
+    (place / "password").write_text(password)
+    (place / "password").chmod(0o644)
+    run(
+        *(pg15 / "initdb", "-D", place / "data", "-U", SUPERUSER, "-E", "UTF8", "--locale=C", "-N"),
+        *("--auth-local=trust", "--auth-host=scram-sha-256", f"--pwfile={place / 'password'}"),
+    )
+    cluster = Cluster(place, _free_port(), password)
+    options = f"-k {place} -p {cluster.port} -c listen_addresses=127.0.0.1 -c fsync=off"
+    control = (pg15 / "pg_ctl", "-D", place / "data", "-w")
+    run(*control, "-l", place / "log", "-o", options, "start")
+    yield cluster
+    run(*control, "-m", "immediate", "stop")
+    shutil.rmtree(place)
+
+
+class _Runner:
+    """Runs PostgreSQL's programs, which refuse root, as somebody else."""
+
+    def __init__(self, prefix: tuple[str, ...] = (), user: str | None = None):
+        self.prefix = prefix
+        self.user = user
+
+    def __call__(self, *argv: str | Path) -> None:
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("PG")}
+        done = subprocess.run(
+            [*self.prefix, *argv],
+            user=self.user,
+            extra_groups=None if self.user is None else (),
+            cwd="/",
+            env=environment | {"LC_ALL": "C"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,  # a pipe would stay open in the server
+            stderr=subprocess.DEVNULL,
+            check=False,
+        )
+        if done.returncode != 0:
+            pytest.fail(f"{' '.join(map(str, argv))} failed: run it by hand")
+
+
+def _server_account(place: Path) -> _Runner:
+    if os.geteuid() != 0:
+        return _Runner()
+    prefix = ("unshare", "--user", "--map-user=65534", "--map-group=65534")
+    if shutil.which("unshare") and not subprocess.run([*prefix, "true"], check=False).returncode:
+        return _Runner(prefix)
+    shutil.chown(place, "nobody")
+    return _Runner(user="nobody")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def session(database: Target) -> Iterator[psycopg.Connection]:
+    """An autocommit session on a fresh database."""
+    with target.connect(database) as conn:
+        yield conn

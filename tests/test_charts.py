@@ -1,0 +1,203 @@
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+
+from indexlab import benchmark, charts, explain
+from indexlab.benchmark import Measurement, Sample, Series
+from indexlab.charts import Chart
+from indexlab.errors import InputError
+from indexlab.target import Server
+
+SERVER = Server(180006, "18.6", "shop", "app", "socket", 5432, superuser=False, standby=False)
+NAMES = (
+    "bookings_of_one_customer_sorted_by_date_x",
+    "a_$x$_{\\frac}_$",
+    "顧客の予約_🎉",
+    "<img src=x onerror=alert(1)>",
+    "_hidden",
+    "line\nbreak\x1b[31m\u202e",
+    "$",
+    "x" * 200,
+    "by_id",
+    "per%cent %s {}",
+    "pending_count",
+    "payments_failed_this_week_by_station_key",
+)
+WRITES = ("book", "update_status_of_booking_after_payment_x")
+
+
+@pytest.fixture(autouse=True)
+def _no_warning() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield
+
+
+def measured(label: str, scale: float, names: tuple[str, ...] = NAMES + WRITES) -> Measurement:
+    random = np.random.default_rng(7)
+    node = {"Node Type": "Seq Scan", "Relation Name": "bookings", "Schema": "core"}
+    plan = explain.parse([{"Plan": node, "Execution Time": 1.0}])
+    series = tuple(
+        Series(
+            query=name,
+            kind="write" if name in WRITES else "read",
+            weight=1.0,
+            samples=tuple(
+                Sample(float(ms), 0)
+                for ms in scale * 3.0 ** (number % 9) * random.lognormal(0, 0.2, 200)
+            ),
+            rows=1,
+            explain=plan,
+            sql=f"SELECT {number}",
+        )
+        for number, name in enumerate(names)
+    )
+    return Measurement(label, series, (), SERVER, (), 0.02, "2025-01-01T00:00:00+00:00", 1.0)
+
+
+def story() -> benchmark.Comparison:
+    return benchmark.compare(measured("_before $x$", 0.7), measured("after", 0.0162))
+
+
+DRAWN: dict[str, Callable[[], Chart]] = {
+    "before_after": lambda: charts.before_after(story()),
+    "ecdf": lambda: charts.ecdf(measured("before", 0.7), measured("_after", 0.0162)),
+    "latencies": lambda: charts.latencies(measured("", 0.7)),
+    "builds": lambda: charts.builds(
+        NAMES, [2.0**n for n in range(len(NAMES))], [n * 7.5 for n in range(len(NAMES))]
+    ),
+    "index_sizes": lambda: charts.index_sizes(
+        NAMES, [8192.0 * n for n in range(len(NAMES))], [f"_g$x$ 客 {n}" for n in range(len(NAMES))]
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_a_chart_is_a_small_picture_that_is_always_the_same(name: str) -> None:
+    one, two = DRAWN[name](), DRAWN[name]()
+    assert one.png().startswith(b"\x89PNG")
+    assert len(one.png()) < 120_000
+    assert one.png() == one.png() == two.png()
+    assert one.svg() == two.svg()
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_labels_do_not_touch_each_other_or_the_border(name: str) -> None:
+    figure = DRAWN[name]().figure
+    figure.draw_without_rendering()
+    border = figure.bbox.padded(1)
+    groups = [[text for text in axes.texts if text.get_text()] for axes in figure.axes]
+    groups += [
+        [label for label in axes.get_yticklabels() if label.get_text()] for axes in figure.axes
+    ]
+    groups += [_visible(axes.get_xticklabels()) for axes in figure.axes]
+    assert any(groups)
+    for group in groups:
+        boxes = [text.get_window_extent() for text in group]
+        for number, box in enumerate(boxes):
+            assert border.x0 <= box.x0 <= box.x1 <= border.x1, group[number].get_text()
+            assert border.y0 <= box.y0 <= box.y1 <= border.y1, group[number].get_text()
+            assert not [b for b in boxes[number + 1 :] if box.overlaps(b)], group[number].get_text()
+
+
+def _visible(labels: list[Any]) -> list[Any]:
+    return [label for label in labels if label.get_visible() and label.get_text()]
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_axes_are_named(name: str) -> None:
+    figure = DRAWN[name]().figure
+    labels = [axes.get_xlabel() for axes in figure.axes] + [figure.get_supxlabel()]
+    assert any(labels)
+    if name in ("before_after", "latencies", "ecdf"):
+        assert any("latency, logarithmic" in label for label in labels)
+
+
+def test_the_title_tells_the_finding() -> None:
+    before, after = measured("b", 690.0, ("q",)), measured("a", 16.0, ("q",))
+    chart = charts.before_after(benchmark.compare(before, after))
+    assert chart.title.startswith("read latency fell 43.1x: ")
+    assert " ms -> " in chart.title
+    back = charts.before_after(benchmark.compare(after, before))
+    assert back.title.startswith("read latency rose 43.1x: ")
+    same = charts.before_after(benchmark.compare(before, before))
+    assert same.title.startswith("read latency did not change: ")
+
+
+def test_the_text_alternative_has_the_numbers_and_the_names() -> None:
+    chart = charts.before_after(story())
+    for name in NAMES + WRITES:
+        assert f"{name}: " in chart.alt
+    assert "x faster)" in chart.alt
+
+
+def test_the_notebook_gets_an_image_with_an_escaped_alternative() -> None:
+    html = charts.before_after(story())._repr_html_()
+    assert html.startswith("<img alt=")
+    assert html.count("<") == html.count(">") == 1
+    assert "data:image/png;base64," in html
+    assert "\x1b" not in html
+    assert charts.before_after(story())._repr_png_().startswith(b"\x89PNG")
+
+
+def test_dollars_are_no_mathematics() -> None:
+    figure = charts.latencies(measured("", 1.0)).figure
+    texts = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert "a_$x$_{\\frac}_$" in texts
+    assert not any(label.get_parse_math() for label in figure.axes[0].get_yticklabels())
+
+
+def test_what_the_font_lacks_is_written_as_an_escape() -> None:
+    assert charts._plain("客🎉é") == "\\u5ba2\\U0001f389é"
+
+
+def test_both_files_are_saved(tmp_path: Path) -> None:
+    png, svg = charts.before_after(story()).save(tmp_path / "chart.html")
+    assert (png.name, svg.name) == ("chart.png", "chart.svg")
+    assert png.read_bytes().startswith(b"\x89PNG")
+    assert "<svg" in svg.read_text()
+    with pytest.raises(InputError, match="cannot be written"):
+        charts.before_after(story()).save(tmp_path / "absent" / "chart.png")
+
+
+def test_one_query_and_no_query_can_be_drawn() -> None:
+    for names in (("q",), ("book",), ()):
+        before, after = measured("b", 2.0, names), measured("a", 1.0, names)
+        for chart in (
+            charts.before_after(benchmark.compare(before, after)),
+            charts.ecdf(before, after),
+            charts.latencies(before),
+        ):
+            assert chart.png()
+    assert charts.builds([], [], []).png()
+    assert charts.index_sizes(["i"], [0], ["t"]).title == "1 index takes 0 B"
+
+
+def test_a_hundred_queries_become_the_largest_ones_and_the_axis_says_so() -> None:
+    names = tuple(f"query_{number}" for number in range(100))
+    before, after = measured("b", 2.0, names), measured("a", 1.0, names)
+    chart = charts.before_after(benchmark.compare(before, after))
+    assert "the 40 largest of 100" in chart.figure.axes[0].get_xlabel()
+    assert len(chart.png()) < 120_000
+    assert "the 24 largest of 100" in charts.ecdf(before, after).figure.get_supxlabel()
+
+
+def test_the_users_own_style_changes_nothing_and_is_left_alone() -> None:
+    plain = charts.latencies(measured("", 1.0)).png()
+    with mpl.rc_context({"font.size": 30.0, "axes.facecolor": "red", "savefig.dpi": 20.0}):
+        assert charts.latencies(measured("", 1.0)).png() == plain
+        assert mpl.rcParams["font.size"] == 30.0
+
+
+def test_no_figure_is_left_in_pyplot() -> None:
+    import matplotlib.pyplot as plt
+
+    charts.before_after(story()).png()
+    assert plt.get_fignums() == []

@@ -1,0 +1,426 @@
+"""The command as a user meets it: a process of its own, its output, its exit code, its files."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from conftest import Cluster
+from indexlab import embedded
+
+PLAN = "CREATE INDEX idx_accounts_bid ON pgbench_accounts (bid, abalance);\n"
+WORKLOAD = """\
+-- name: richest_of_branch
+-- param bid: SELECT bid FROM pgbench_branches
+SELECT aid, abalance FROM pgbench_accounts WHERE bid = :bid ORDER BY abalance DESC LIMIT 5;
+
+-- name: account
+-- weight: 10
+-- param aid: SELECT aid FROM pgbench_accounts ORDER BY aid LIMIT 100
+SELECT abalance FROM pgbench_accounts WHERE aid = :aid;
+
+-- name: deposit
+-- param aid: SELECT aid FROM pgbench_accounts ORDER BY aid LIMIT 100
+UPDATE pgbench_accounts SET abalance = abalance + 1 WHERE aid = :aid;
+"""
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def indexlab(tmp_path: Path) -> Command:
+    """Run the command in an empty directory."""
+
+    def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "indexlab", *arguments],
+            cwd=tmp_path,
+            env=os.environ | variables,
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
+        )
+
+    return run
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    (tmp_path / "plan.sql").write_text(PLAN)
+    (tmp_path / "workload.sql").write_text(WORKLOAD)
+    return tmp_path
+
+
+def _pgbench(conninfo: str) -> None:
+    program = embedded.binary("pgbench")
+    subprocess.run([program, "-i", "-q", "-s", "1", conninfo], check=True, capture_output=True)
+
+
+@pytest.fixture(scope="module")
+def pgbench15(pg15_server: Cluster) -> Iterator[Cluster]:
+    """A PostgreSQL 15 with pgbench's own tables."""
+    _pgbench(pg15_server.conninfo())
+    yield pg15_server
+
+
+def _indexes(conninfo: str) -> list[str]:
+    with psycopg.connect(conninfo) as conn:
+        rows = conn.execute(
+            "SELECT indexrelid::regclass::text FROM pg_index WHERE indrelid ="
+            " 'pgbench_accounts'::regclass AND indisvalid ORDER BY 1"
+        ).fetchall()
+    return [row[0] for row in rows]
+
+
+def test_help_names_every_command(indexlab: Command) -> None:
+    said = indexlab("--help").stdout
+    for command in ("demo", "audit", "benchmark", "apply", "run", "rollback"):
+        assert f"\n  {command} " in said
+
+
+def test_help_imports_nothing_heavy() -> None:
+    program = (
+        "import sys; sys.argv = ['indexlab', '--help']\n"
+        "import indexlab.cli\n"
+        "heavy = {'pandas', 'numpy', 'scipy', 'matplotlib', 'papermill', 'psycopg', 'postgast'}\n"
+        "print(heavy & set(sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize(
+    ("plan", "message"),
+    [
+        ("DROP TABLE core.bookings;\n", "plan.sql:1: a plan may not hold 'DROP TABLE"),
+        ("\n\nINSERT INTO x VALUES (1);\n", "plan.sql:3: a plan may not hold 'INSERT INTO"),
+        ("CREATE INDEX a ON b (c);\nCREATE INDX;\n", 'plan.sql:2: syntax error at or near "INDX"'),
+        ("", "plan.sql: holds no CREATE INDEX"),
+    ],
+)
+def test_a_plan_that_is_none_is_refused_with_its_line(
+    indexlab: Command, tmp_path: Path, plan: str, message: str
+) -> None:
+    (tmp_path / "plan.sql").write_text(plan)
+    done = indexlab("audit", "--target", "demo:2000", "--plan", "plan.sql", "--no-report")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith(f"indexlab: error: {message}")
+    assert not (tmp_path / "reports").exists()
+
+
+@pytest.mark.parametrize(
+    ("workload", "message"),
+    [
+        ("-- name: q\nSELECT :x;\n", "uses :x, which has no sampler"),
+        (
+            "-- name: q\n-- param x: SELECT 1 WHERE false\nSELECT :x::int;\n",
+            "workload.sql:2: the sampler of 'x' in query 'q' returns no rows",
+        ),
+        ("-- name: q\nSELECT missing FROM core.bookings;\n", "missing"),
+    ],
+)
+def test_a_workload_that_cannot_run_is_refused(
+    indexlab: Command, tmp_path: Path, workload: str, message: str
+) -> None:
+    (tmp_path / "workload.sql").write_text(workload)
+    done = indexlab(
+        "benchmark", "--target", "demo:2000", "--workload", "workload.sql", "--no-report"
+    )
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("audit", "--target", "demo:none"),
+        ("audit", "--target", "demo:5"),
+        ("audit", "--target", "not a target"),
+        ("audit", "--target", "postgresql://h/db"),
+        ("audit", "--plan", "missing.sql"),
+        ("benchmark", "--max-slowdown", "0.5"),
+        ("rollback", "missing"),
+        ("nonsense",),
+    ],
+)
+def test_wrong_usage_ends_with_two_and_no_traceback(
+    indexlab: Command, arguments: tuple[str, ...]
+) -> None:
+    done = indexlab(*arguments)
+    assert done.returncode == 2
+    assert "rror" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_server_that_is_not_there_ends_with_three(indexlab: Command, files: Path) -> None:
+    done = indexlab(
+        "audit", "--target", "postgresql://u:hidden-word@127.0.0.1:1/db", "--plan", "plan.sql"
+    )
+    assert done.returncode == 3
+    assert "cannot connect to" in done.stderr
+    assert "hidden-word" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("report", [(), ("--no-report",)])
+def test_a_refused_password_and_a_missing_database_end_with_three(
+    indexlab: Command, files: Path, pgbench15: Cluster, report: tuple[str, ...]
+) -> None:
+    for uri, reason in (
+        (pgbench15.uri("wrong-password"), "password authentication failed"),
+        (pgbench15.uri(pgbench15.password_in_uri, "nowhere"), '"nowhere" does not exist'),
+    ):
+        done = indexlab("audit", "--target", uri, "--plan", "plan.sql", "--out", "run", *report)
+        assert (done.returncode, reason in done.stderr) == (3, True), done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_the_audit_of_the_bookings_plan(indexlab: Command, tmp_path: Path) -> None:
+    done = indexlab(
+        "audit", "--target", "demo:2000", "--no-report", "--format", "json", "--out", "run"
+    )
+    document = json.loads(done.stdout)
+    assert done.returncode == 1  # four statements name columns that do not exist
+    assert document == json.loads((tmp_path / "run" / "audit.json").read_text())
+    verdicts = {item["index"].rpartition(".")[2]: item for item in document["statements"]}
+    assert len(verdicts) == 10
+    skipped = {name for name, item in verdicts.items() if item["verdict"] == "skip"}
+    assert skipped == {"idx_bookings_customer_id", "idx_payments_booking_id"}
+    assert all(item["revised"] is None for name, item in verdicts.items() if name in skipped)
+    rules = {
+        name: {finding["rule"] for finding in item["findings"]} for name, item in verdicts.items()
+    }
+    wrong = {name for name, found in rules.items() if "missing-column" in found}
+    assert wrong == {
+        "idx_bookings_date",
+        "idx_bookings_customer_date",
+        "idx_customers_email",
+        "idx_customers_phone",
+    }
+    assert all("wrong-schema" in found for found in rules.values())
+    evidence = json.dumps(verdicts["idx_bookings_customer_id"]["findings"])
+    assert "ix_core_bookings_customer_id" in evidence
+    assert "idx_bookings_customer_date" in evidence
+    assert "ix_core_payments_booking_id" in json.dumps(
+        verdicts["idx_payments_booking_id"]["findings"]
+    )
+    assert "core.bookings USING btree (customer_id, date)" in (
+        verdicts["idx_bookings_customer_date"]["revised"]
+    )
+
+
+@pytest.fixture(scope="module")
+def story(
+    tmp_path_factory: pytest.TempPathFactory, pgbench15: Cluster
+) -> Iterator[tuple[Path, subprocess.CompletedProcess[str]]]:
+    """The whole run, with reports, over TCP with a password, by pg_service.conf."""
+    place = tmp_path_factory.mktemp("story")
+    (place / "plan.sql").write_text(PLAN)
+    (place / "workload.sql").write_text(WORKLOAD)
+    (place / "service.conf").write_text(
+        f"[shop]\nhost=127.0.0.1\nport={pgbench15.port}\nuser=postgres\ndbname=postgres\n"
+    )
+    arguments = ("--plan", "plan.sql", "--workload", "workload.sql", "--budget", "1")
+    done = subprocess.run(
+        [sys.executable, "-m", "indexlab", "run", "--target", "service=shop", *arguments]
+        + ["--execute", "--disposable", "--out", "reports/story"],
+        cwd=place,
+        env=os.environ
+        | {"PGSERVICEFILE": str(place / "service.conf"), "PGPASSWORD": pgbench15.password},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    yield place / "reports" / "story", done
+    with psycopg.connect(pgbench15.conninfo(), autocommit=True) as conn:
+        conn.execute("DROP INDEX IF EXISTS idx_accounts_bid")
+
+
+def test_the_story_on_another_server_and_schema(
+    story: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    run, done = story
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "report: reports/story/index.html"
+    summary = json.loads((run / "run.json").read_text())
+    assert [stage["status"] for stage in summary["stages"]] == ["ok"] * 4
+    assert summary["headline"]["queries"] == ["richest_of_branch"]
+    assert summary["headline"]["ratio"] > 1
+    applied = json.loads((run / "apply.json").read_text())
+    assert [step["outcome"] for step in applied["steps"]] == ["built"]
+    assert "richest_of_branch" in (run / "index.html").read_text()
+
+
+def test_what_a_run_keeps_is_private(
+    story: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    run, _ = story
+    kept = [path for path in run.rglob("*") if path.is_file()]
+    assert len(kept) > 12
+    assert {stat.S_IMODE(path.stat().st_mode) for path in kept} == {0o600}
+
+
+def test_the_password_is_nowhere(
+    story: tuple[Path, subprocess.CompletedProcess[str]], pgbench15: Cluster
+) -> None:
+    run, done = story
+    assert pgbench15.password not in done.stdout + done.stderr
+    for path in run.parent.rglob("*"):
+        if path.is_file():
+            assert pgbench15.password.encode() not in path.read_bytes(), path
+
+
+def test_a_password_in_the_uri_is_nowhere_either(
+    indexlab: Command, files: Path, pgbench15: Cluster
+) -> None:
+    done = indexlab(
+        "audit", "--target", pgbench15.uri(pgbench15.password_in_uri), "--plan", "plan.sql",
+        "--out", "reports/uri",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    kept = [path for path in (files / "reports").rglob("*") if path.is_file()]
+    assert len(kept) == 6
+    for secret in (pgbench15.password, pgbench15.password_in_uri):
+        assert secret not in done.stdout + done.stderr
+        assert not [path for path in kept if secret.encode() in path.read_bytes()]
+
+
+def test_rollback_takes_back_what_the_run_built(
+    indexlab: Command, files: Path, pgbench15: Cluster
+) -> None:
+    conninfo = pgbench15.conninfo()
+    with psycopg.connect(conninfo, autocommit=True) as conn:
+        conn.execute("DROP INDEX IF EXISTS idx_accounts_bid")
+    before = _indexes(conninfo)
+    common = ("--target", conninfo, "--plan", "plan.sql", "--no-report")
+    dry = indexlab("apply", *common, "--out", "reports/dry")
+    assert (dry.returncode, _indexes(conninfo)) == (0, before)
+    done = indexlab("apply", *common, "--execute", "--out", "reports/real")
+    assert (done.returncode, "idx_accounts_bid" in _indexes(conninfo)) == (0, True), done.stderr
+    again = indexlab("apply", *common, "--execute", "--out", "reports/again")
+    assert again.stdout.startswith(("exists", "report")), again.stdout
+    dry = indexlab("rollback", "real")
+    assert "idx_accounts_bid" in _indexes(conninfo)
+    undone = indexlab("rollback", "real", "--execute")
+    assert (undone.returncode, _indexes(conninfo)) == (0, before), undone.stderr
+
+
+def test_an_interrupted_apply_ends_with_four_and_leaves_no_carcass(
+    files: Path, pgbench15: Cluster
+) -> None:
+    conninfo = pgbench15.conninfo()
+    before = _indexes(conninfo)
+    with psycopg.connect(conninfo) as blocker:
+        blocker.execute("LOCK TABLE pgbench_accounts IN ROW EXCLUSIVE MODE")
+        process = subprocess.Popen(
+            [sys.executable, "-m", "indexlab", "apply", "--target", conninfo, "--plan", "plan.sql"]
+            + ["--execute", "--out", "reports/stopped"],
+            cwd=files,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        _until(conninfo, "CREATE INDEX CONCURRENTLY%")
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=120)
+    assert process.returncode == 4, said
+    document = json.loads((files / "reports" / "stopped" / "apply.json").read_text())
+    assert document["interrupted"]
+    assert [step["outcome"] for step in document["steps"]] == ["failed"]
+    assert (files / "reports" / "stopped" / "apply.html").exists()
+    with psycopg.connect(conninfo) as conn:
+        found = conn.execute("SELECT to_regclass('idx_accounts_bid')").fetchone()
+    assert (found, _indexes(conninfo)) == ((None,), before)
+
+
+def _until(conninfo: str, query: str) -> None:
+    deadline = time.monotonic() + 60
+    with psycopg.connect(conninfo, autocommit=True) as conn:
+        while time.monotonic() < deadline:
+            row = conn.execute(
+                "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE %s"
+                " AND wait_event_type = 'Lock'",
+                [query],
+            ).fetchone()
+            if row is not None and row[0]:
+                return
+    pytest.fail(f"no session ever waited in {query}")
+
+
+@pytest.mark.parametrize("report", [(), ("--no-report",)])
+def test_an_interrupted_benchmark_ends_with_130(
+    tmp_path: Path, pgbench15: Cluster, report: tuple[str, ...]
+) -> None:
+    (tmp_path / "plan.sql").write_text(PLAN)
+    (tmp_path / "workload.sql").write_text("-- name: slow\nSELECT pg_sleep(30);\n")
+    conninfo = pgbench15.conninfo()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "indexlab", "benchmark", "--target", conninfo]
+        + ["--plan", "plan.sql", "--workload", "workload.sql", "--out", "run", *report],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    with psycopg.connect(conninfo, autocommit=True) as conn:
+        running = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(30)%'" \
+            " AND state = 'active' AND pid <> pg_backend_pid()"
+        while conn.execute(running).fetchone() != (1,) and time.monotonic() < deadline:
+            pass
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+        assert (process.returncode, conn.execute(running).fetchone()) == (130, (0,)), said
+    assert "Traceback" not in said
+    assert not (tmp_path / "run" / "benchmark.json").exists()
+
+
+def test_a_regression_beyond_the_limit_fails_the_run(
+    indexlab: Command, files: Path, pgbench15: Cluster
+) -> None:
+    conninfo = pgbench15.conninfo()
+    common = ("--target", conninfo, "--plan", "plan.sql", "--no-report", "--budget", "1")
+    workload = "-- name: slept\nSELECT pg_sleep(s) FROM slowness;\n"
+    (files / "sleep.sql").write_text(workload)
+    with psycopg.connect(conninfo, autocommit=True) as conn:
+        conn.execute("CREATE TABLE slowness AS SELECT 0.01 AS s")
+        first = indexlab("benchmark", *common, "--workload", "sleep.sql", "--out", "first")
+        assert first.returncode == 0, first.stderr
+        conn.execute("UPDATE slowness SET s = 0.03")
+        compare = ("--workload", "sleep.sql", "--baseline", "first", "--max-slowdown", "1.2")
+        second = indexlab("benchmark", *common, *compare, "--out", "second")
+        conn.execute("DROP TABLE slowness")
+    assert second.returncode == 1, second.stderr
+    assert "slept is slower than --max-slowdown 1.2 allows" in second.stderr
+
+
+def test_an_out_that_is_taken_is_refused(indexlab: Command, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "audit.json").write_text("{}")
+    done = indexlab("audit", "--target", "demo:2000", "--out", "run")
+    assert done.returncode == 2
+    assert "never overwrites" in done.stderr
+    assert (tmp_path / "run" / "audit.json").read_text() == "{}"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
+def test_a_full_disk_for_reports_is_told_before_anything_runs(
+    indexlab: Command, small_disk: Path
+) -> None:
+    done = indexlab("audit", "--target", "demo:2000", "--out", str(small_disk / "run"))
+    assert done.returncode == 2
+    assert "kB free" in done.stderr
+    assert list(small_disk.iterdir()) in ([], [small_disk / "run"])

@@ -1,0 +1,146 @@
+"""Headless notebooks and their pages, on the demo at a small size."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+
+import pytest
+from indexlab import render
+from indexlab.errors import InputError
+from indexlab.render import StageFailed, notebooks
+from indexlab.runs import Run
+
+TARGET = "demo:2000"
+FETCHES = re.compile(
+    r"""(?:src|href|action|poster)\s*=\s*["']?(?!data:|\#|[\w/.-]+\.(?:html|sql|json)\b)[^"'\s>]+"""
+    r"""|@import|url\((?!["']?data:)""",
+    re.IGNORECASE,
+)
+
+
+def _execute(stage: str, run: Run, **parameters: object) -> Path:
+    values = {"target": TARGET, "out": str(run.path), **parameters}
+    return render.execute(
+        stage, values, run, environment={}, secrets=(), tell=lambda _text, _part: None
+    )
+
+
+@pytest.fixture(scope="module")
+def audited(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    run = Run.create(tmp_path_factory.mktemp("audited") / "run", "audit")
+    _execute("audit", run)
+    return run
+
+
+def test_the_page_loads_nothing(audited: Run) -> None:
+    page = (audited.path / "audit.html").read_text()
+    assert "default-src 'none'" in page
+    assert not FETCHES.findall(page)
+    assert "<script" not in page
+
+
+def test_the_page_shows_verdicts_and_chart(audited: Run) -> None:
+    page = (audited.path / "audit.html").read_text()
+    assert "idx_bookings_customer_date" in page
+    assert "email_encrypted" in page
+    assert 'src="data:image/png;base64,' in page
+
+
+def test_the_executed_notebook_tells_no_place_of_this_machine(audited: Run) -> None:
+    document = json.loads((audited.path / "audit.ipynb").read_text())
+    assert document["metadata"]["papermill"]["input_path"] == "audit.ipynb"
+    assert document["metadata"]["papermill"]["output_path"] == "audit.ipynb"
+
+
+def test_an_unknown_parameter_is_refused_before_anything_runs(tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "run", "audit")
+    with pytest.raises(InputError, match=r"unknown parameter 'tagret': there are target, plan"):
+        _execute("audit", run, tagret="x")
+    assert list(run.path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("budget", "fast"), ("seed", 1.5), ("disposable", "yes"), ("label", 3)]
+)
+def test_a_parameter_of_another_type_is_refused(tmp_path: Path, name: str, value: object) -> None:
+    run = Run.create(tmp_path / "run", "benchmark")
+    with pytest.raises(InputError, match=f"parameter '{name}' must be"):
+        _execute("benchmark", run, **{name: value})
+    assert list(run.path.iterdir()) == []
+
+
+def test_a_failed_cell_leaves_a_page_with_the_state_reached(tmp_path: Path) -> None:
+    workload = tmp_path / "workload.sql"
+    workload.write_text("-- name: broken\nSELECT nonsense FROM core.bookings;\n")
+    run = Run.create(tmp_path / "run", "benchmark")
+    with pytest.raises(StageFailed, match=r"broken.*nonsense.*benchmark\.html") as raised:
+        _execute("benchmark", run, workload=str(workload))
+    assert raised.value.exit_code == 2
+    page = (run.path / "benchmark.html").read_text()
+    assert "This cell failed: InputError" in page
+    assert "Benchmark a workload" in page
+    assert not run.has("benchmark")
+
+
+def test_a_hostile_name_is_text_on_the_page(tmp_path: Path) -> None:
+    plan = tmp_path / "plan.sql"
+    plan.write_text(
+        "-- <script>alert(1)</script>\n"
+        'CREATE INDEX "<img src=x onerror=alert(1)>" ON core.bookings (status);\n'
+    )
+    run = Run.create(tmp_path / "run", "audit")
+    page = _execute("audit", run, plan=str(plan)).read_text()
+    assert "<img src=x" not in page
+    assert "<script>" not in page
+    assert "&lt;img src=x onerror=alert(1)&gt;" in page
+
+
+def test_secrets_are_taken_out_of_notebook_and_page(tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "run", "audit")
+    parameters = {"target": TARGET, "out": str(run.path)}
+    render.execute(
+        "audit",
+        parameters,
+        run,
+        environment={},
+        secrets=("idx_bookings_status",),
+        tell=lambda _text, _part: None,
+    )
+    for name in ("audit.ipynb", "audit.html"):
+        assert "idx_bookings_status" not in (run.path / name).read_text()
+
+
+def test_the_kernel_listens_on_no_port(tmp_path: Path) -> None:
+    seen: list[set[str]] = []
+
+    def look(_text: str, _part: float | None) -> None:
+        for manager in notebooks._KERNELS:
+            pid = manager.provisioner.pid
+            sockets = {
+                os.readlink(link).removeprefix("socket:[").removesuffix("]")
+                for link in Path(f"/proc/{pid}/fd").iterdir()
+                if link.is_symlink() and os.readlink(link).startswith("socket:[")
+            }
+            listening = {
+                fields[9]
+                for table in ("tcp", "tcp6")
+                if (path := Path(f"/proc/{pid}/net/{table}")).exists()
+                for line in path.read_text().splitlines()[1:]
+                if (fields := line.split())[3] == "0A"
+            }
+            seen.append(sockets & listening)
+
+    run = Run.create(tmp_path / "run", "audit")
+    render.execute(
+        "audit",
+        {"target": TARGET, "out": str(run.path)},
+        run,
+        environment={},
+        secrets=(),
+        tell=look,
+    )
+    assert seen
+    assert not any(seen)
