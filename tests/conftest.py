@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 import psycopg
 import pytest
@@ -25,6 +26,14 @@ PG15_BIN = Path(os.environ.get("INDEXLAB_PG15_BIN") or "/usr/lib/postgresql/15/b
 SUPERUSER = "postgres"
 
 _numbers = itertools.count(1)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep the embedded server of the tests apart from the user's; one home for each worker."""
+    home = Path(tempfile.mkdtemp(prefix="indexlab-test-"))
+    os.environ["INDEXLAB_HOME"] = str(home)
+    os.environ.setdefault("INDEXLAB_DEMO_ROWS", "20000")
+    config.add_cleanup(lambda: shutil.rmtree(home, ignore_errors=True))
 
 
 def pytest_report_header() -> list[str]:
@@ -70,7 +79,7 @@ class Cluster:
         )
 
     def uri(self, password: str | None = None, database: str = "postgres") -> str:
-        secret = "" if password is None else f":{password}"
+        secret = "" if password is None else f":{quote(password, safe='')}"
         return f"postgresql://{SUPERUSER}{secret}@127.0.0.1:{self.port}/{database}"
 
 
@@ -89,7 +98,7 @@ def pg15_server(pg15: Path) -> Iterator[Cluster]:
     """A PostgreSQL 15 on a socket and on 127.0.0.1, with a password that SCRAM checks."""
     place = Path(tempfile.mkdtemp(prefix="pg15-"))  # short, as a socket's path must be
     run = _server_account(place)
-    password = f"S3cret {secrets.token_hex(8)}'\\".replace(" ", "-")
+    password = f"{secrets.token_hex(8)}/&=%: '\\é"  # what addresses must quote
     (place / "password").write_text(password)
     (place / "password").chmod(0o644)
     run(
@@ -150,3 +159,15 @@ def session(database: Target) -> Iterator[psycopg.Connection]:
     """An autocommit session on a fresh database."""
     with target.connect(database) as conn:
         yield conn
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of one megabyte."""
+    place = tmp_path / "small"
+    place.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)]
+    if subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("mounting a tmpfs is not permitted here")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)

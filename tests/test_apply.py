@@ -76,18 +76,27 @@ def debian_cluster() -> Iterator[str]:
         shutil.rmtree(place, ignore_errors=True)
 
 
-@pytest.fixture(
-    scope="module",
-    params=["embedded", pytest.param("debian", marks=pytest.mark.pg15)],
-)
-def address(request: pytest.FixtureRequest) -> Iterator[str]:
-    """A running server, as a conninfo without a database."""
-    if request.param == "debian":
-        with debian_cluster() as conninfo:
-            yield conninfo
-        return
+@pytest.fixture(scope="module")
+def newest() -> Iterator[str]:
     with tempfile.TemporaryDirectory() as place, embedded.server(Path(place)) as server:
         yield f"host={server.socket_dir} user=postgres"
+
+
+@pytest.fixture(scope="module")
+def debian() -> Iterator[str]:
+    with debian_cluster() as conninfo:
+        yield conninfo
+
+
+@pytest.fixture
+def address(request: pytest.FixtureRequest) -> str:
+    """A running server, as a conninfo without a database."""
+    return str(request.getfixturevalue(getattr(request, "param", "newest")))
+
+
+on_15_too = pytest.mark.parametrize(
+    "address", ["newest", pytest.param("debian", marks=pytest.mark.pg15)], indirect=True
+)
 
 
 class Scene:
@@ -167,6 +176,7 @@ CREATE INDEX idx_status_date ON core.bookings (status, date DESC);
 """
 
 
+@on_15_too
 def test_what_is_absent_is_built(scene: Scene) -> None:
     applied = scene.run(TWO)
     assert outcomes(applied) == ["built", "built"]
@@ -191,6 +201,7 @@ def test_a_dry_run_changes_nothing(scene: Scene) -> None:
     assert scene.indexes() == {}
 
 
+@on_15_too
 def test_a_second_run_finds_all_there(scene: Scene) -> None:
     text = """
     CREATE INDEX lowered ON core.bookings (lower(note));
@@ -244,6 +255,7 @@ def test_a_name_is_free_again_after_its_drop(scene: Scene) -> None:
     assert "(status)" in applied.outcomes[1].definition
 
 
+@on_15_too
 def test_an_invalid_leftover_is_dropped_and_built_again(scene: Scene) -> None:
     scene.leftover("CREATE UNIQUE INDEX CONCURRENTLY u ON core.bookings (customer_id)")
     scene.db.execute("UPDATE core.bookings SET customer_id = id")
@@ -306,6 +318,7 @@ def test_a_partitioned_parent_is_refused_with_the_way(scene: Scene) -> None:
         scene.run("CREATE INDEX p ON core.parted (id);")
 
 
+@on_15_too
 def test_names_that_need_quotes(scene: Scene) -> None:
     scene.db.execute('''
         CREATE SCHEMA "Weird ""S""";
@@ -330,16 +343,24 @@ def test_a_long_name_is_compared_as_the_server_cuts_it(scene: Scene) -> None:
     assert outcomes(scene.run(text)) == ["exists"]
 
 
+@on_15_too
 def test_the_search_path_of_the_plan_is_heeded(scene: Scene) -> None:
     scene.db.execute("""
         CREATE SCHEMA app;
         CREATE FUNCTION app.twice(int) RETURNS int IMMUTABLE LANGUAGE sql RETURN $1 * 2;
     """)
     text = "SET search_path = app, core; CREATE INDEX t ON bookings (twice(id));"
-    assert outcomes(scene.run(text)) == ["built"]
+    applied = scene.run(text)
+    assert outcomes(applied) == ["built"]
     assert outcomes(scene.run(text)) == ["exists"]
+    back = apply.rollback(scene.target, applied.outcomes, execute=True)
+    assert outcomes(back) == ["dropped"]
+    assert outcomes(apply.rollback(scene.target, back.outcomes, execute=True)) == ["built"]
+    assert outcomes(scene.run(text + "DROP INDEX t")) == ["exists", "dropped"]
+    assert outcomes(scene.run(text + "DROP INDEX t")) == ["built", "dropped"]
 
 
+@on_15_too
 def test_duplicates_leave_no_leftover_and_no_value_in_the_report(scene: Scene) -> None:
     scene.db.execute("UPDATE core.bookings SET note = 'secret@example.org' WHERE id < 3")
     events: list[Event] = []
@@ -391,6 +412,7 @@ class InBackground:
         return any(pid == session.pid for e in self.events for session in e.waiting_for)
 
 
+@on_15_too
 def test_a_build_names_the_session_that_it_waits_for_and_completes_after_it(scene: Scene) -> None:
     blocker = scene.session(autocommit=False, application_name="<b>report</b>")
     blocker.execute("UPDATE core.bookings SET status = 'held' WHERE id = 1")
@@ -414,6 +436,7 @@ def test_a_build_names_the_session_that_it_waits_for_and_completes_after_it(scen
     assert "waits for pid" in str(told[0])
 
 
+@on_15_too
 def test_a_build_that_another_session_cancels_is_cleaned_up_and_not_tried_again(
     scene: Scene,
 ) -> None:
@@ -429,6 +452,7 @@ def test_a_build_that_another_session_cancels_is_cleaned_up_and_not_tried_again(
     assert not applied.interrupted
 
 
+@on_15_too
 def test_a_lost_connection_is_tried_again_without_a_leftover(scene: Scene) -> None:
     blocker = scene.session(autocommit=False)
     blocker.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
@@ -470,6 +494,7 @@ print("outcomes", *(f"{o.outcome}:{o.error}" for o in applied.outcomes), applied
 """
 
 
+@on_15_too
 @pytest.mark.parametrize(
     "lock",
     [
@@ -497,6 +522,43 @@ def test_ctrl_c_cancels_the_build_cleans_up_and_keeps_the_outcomes(scene: Scene,
         == "outcomes failed:interrupted not_run:a step before it failed False True"
     )
     assert scene.indexes() == {}
+
+
+@on_15_too
+def test_a_second_ctrl_c_gives_the_clean_up_up_and_names_what_is_left(scene: Scene) -> None:
+    blocker = scene.session(autocommit=False)
+    blocker.execute("UPDATE core.bookings SET status = 'held' WHERE id = 1")
+    child = subprocess.Popen(
+        [sys.executable, "-c", CHILD, scene.conninfo, TWO],
+        env=os.environ | {"PYTHONPATH": str(SOURCES)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    eventually(scene.building)
+    child.send_signal(signal.SIGINT)
+    assert child.stdout is not None
+    while "dropping the invalid leftover" not in child.stdout.readline():
+        assert child.poll() is None
+    child.send_signal(signal.SIGINT)
+    said, _ = child.communicate(timeout=60)
+    assert "the invalid index core.idx_customer is left" in said
+    assert scene.indexes() == {"idx_customer": False}
+
+
+def test_a_deadlock_is_tried_again(scene: Scene) -> None:
+    name = scene.db.info.dbname
+    scene.db.execute(f"ALTER DATABASE {name} SET deadlock_timeout = '2s'".encode())
+    other = scene.session(autocommit=False)
+    other.execute("SET deadlock_timeout = '1min'")
+    other.execute("UPDATE core.bookings SET status = 'held' WHERE id = 1")
+    run = InBackground(scene, TWO)
+    eventually(scene.building)
+    other.execute("LOCK TABLE core.bookings IN SHARE UPDATE EXCLUSIVE MODE")
+    other.rollback()
+    applied = run.result()
+    assert outcomes(applied) == ["built", "built"]
+    assert applied.outcomes[0].attempts == 2
+    assert any("deadlock" in event.detail for event in run.events if event.kind == "retry")
 
 
 def test_ctrl_c_in_a_callback_sends_nothing_more(scene: Scene) -> None:
@@ -555,6 +617,7 @@ def test_a_lock_timeout_that_was_asked_for_is_tried_again(scene: Scene) -> None:
     assert applied.outcomes[0].attempts > 1
 
 
+@on_15_too
 def test_who_does_not_own_the_table_is_told_who_does(scene: Scene) -> None:
     role = f"guest_{scene.db.info.dbname}"
     scene.db.execute(f"CREATE ROLE {role} LOGIN; GRANT USAGE ON SCHEMA core TO {role}".encode())
@@ -607,6 +670,7 @@ def test_two_runs_at_once_build_each_index_once(scene: Scene) -> None:
     assert ended == [["built", "built"], ["exists", "exists"]]
 
 
+@on_15_too
 def test_a_build_of_another_session_is_left_alone(scene: Scene) -> None:
     blocker = scene.session(autocommit=False)
     blocker.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
@@ -628,6 +692,7 @@ def test_a_build_of_another_session_is_left_alone(scene: Scene) -> None:
     assert scene.indexes() == {"idx_customer": True}
 
 
+@on_15_too
 def test_an_index_that_must_stay_is_not_dropped(scene: Scene) -> None:
     scene.db.execute("""
         CREATE TABLE core.parent (a int NOT NULL, b int NOT NULL, CONSTRAINT ub UNIQUE (b));
@@ -659,6 +724,7 @@ def test_an_index_that_must_stay_is_not_dropped(scene: Scene) -> None:
         scene.run("DROP INDEX IF EXISTS core.ub;")
 
 
+@on_15_too
 def test_rollback_drops_what_was_built_and_restores_what_was_dropped(scene: Scene) -> None:
     scene.db.execute("""
         CREATE INDEX was_there ON core.bookings (note) WHERE status = 'open';

@@ -19,9 +19,11 @@ import psycopg
 import pytest
 
 from indexlab import embedded
+from indexlab.embedded.account import _in_namespace
+from indexlab.embedded.watcher import processes, tag_of
 from indexlab.errors import EmbeddedError
 
-SOURCES = Path(embedded.__file__).parents[1]
+SOURCES = Path(embedded.__file__).parents[2]
 PACKAGES = Path(psycopg.__file__).parents[1]
 
 # Says where the server is once it uses it, and leaves when its standard input ends.
@@ -78,14 +80,14 @@ def postmaster(home: Path) -> int:
 
 
 def watchers(home: Path) -> list[int]:
-    call = f"_wait(.*{embedded._tag(cluster(home))}".encode().split(b".*")
+    call = f"_wait(.*{tag_of(cluster(home))}".encode().split(b".*")
     pids = [int(entry.name) for entry in Path("/proc").glob("[0-9]*")]
     return [pid for pid in pids if all(part in said_by(pid) for part in call)]
 
 
 def stopped(home: Path) -> bool:
-    tag = embedded._tag(cluster(home))
-    return eventually(lambda: not any(embedded._processes(tag)) and not watchers(home))
+    tag = tag_of(cluster(home))
+    return eventually(lambda: not any(processes(tag)) and not watchers(home))
 
 
 class User:
@@ -174,7 +176,7 @@ def homes(path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("INDEXLAB_HOME", str(path))
     yield path
     if cluster(path).exists() and not stopped(path):
-        for pid in sum(embedded._processes(embedded._tag(cluster(path))), watchers(path)):
+        for pid in sum(processes(tag_of(cluster(path))), watchers(path)):
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         pytest.fail("the server outlived its last user")
@@ -236,7 +238,7 @@ def test_six_processes_at_once_make_and_share_one_server(new_home: Path) -> None
     users = [User(new_home) for _ in range(6)]
     assert len({user.socket_dir() for user in users}) == 1
     assert len(watchers(new_home)) == 1
-    assert len(embedded._processes(embedded._tag(cluster(new_home)))[0]) == 1
+    assert len(processes(tag_of(cluster(new_home)))[0]) == 1
     assert [user.leave() for user in users] == [""] * 6
 
 
@@ -300,7 +302,7 @@ def test_orphans_of_a_killed_postmaster_make_way(home: Path) -> None:
 def test_a_crash_of_everything_leaves_a_cluster_that_starts(home: Path) -> None:
     user = User(home)
     user.socket_dir()
-    pids = sum(embedded._processes(embedded._tag(cluster(home))), watchers(home))
+    pids = sum(processes(tag_of(cluster(home))), watchers(home))
     for pid in pids:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
@@ -567,7 +569,7 @@ def test_the_import_does_not_bring_the_wheel_along() -> None:
 
 @as_root
 def test_root_runs_the_server_in_a_namespace_and_keeps_its_files(home: Path) -> None:
-    if embedded._in_namespace() is None:
+    if _in_namespace() is None:
         pytest.skip("user namespaces are not permitted here")
     with embedded.server() as server:
         assert server.databases() == ("postgres",)

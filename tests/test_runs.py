@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+
 from indexlab import runs
 from indexlab.errors import IncompleteError, InputError
 from indexlab.runs import Run
@@ -65,9 +66,7 @@ def test_a_document_of_another_kind_is_refused(tmp_path: Path, text: str, messag
         run.read_json("benchmark")
 
 
-def test_default_names_do_not_collide(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_default_names_do_not_collide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     now = datetime(2026, 6, 30, 10, 15, tzinfo=UTC)
     first = runs.default_path("audit", now)

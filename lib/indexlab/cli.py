@@ -131,7 +131,7 @@ def benchmark(**given: Any) -> int:
     with _Terminal() as terminal:
         document = _pipeline(options, terminal).benchmark()
     _print(document, given["form"], _benchmark_lines(document), options, "benchmark.html")
-    return _regressed(document, options)
+    return _regressed(options)
 
 
 @cli.command()
@@ -212,15 +212,18 @@ def _pipeline(options: Options, terminal: _Terminal) -> Pipeline:
     return Pipeline(options, terminal.tell)
 
 
-def _regressed(document: Mapping[str, Any], options: Options) -> int:
-    limit = options.max_slowdown
-    if limit is None:
+def _regressed(options: Options) -> int:
+    """Say which queries slowed down beyond the limit."""
+    from indexlab.runs import Run, documents
+
+    comparison = documents.comparison(Run(options.out))
+    if comparison is None or options.max_slowdown is None:
         return 0
-    slower = [change for change in document["changes"] if change["ratio_low"] > limit]
+    slower = comparison.regressions(options.max_slowdown)
     for change in slower:
         click.echo(
-            f"indexlab: {change['query']} is slower than --max-slowdown {limit:g} allows: "
-            f"{change['ratio']:.2f}x ({change['ratio_low']:.2f} to {change['ratio_high']:.2f})",
+            f"indexlab: {change.query} is slower than --max-slowdown {options.max_slowdown:g} "
+            f"allows: {change.ratio:.2f}x ({change.ratio_low:.2f} to {change.ratio_high:.2f})",
             err=True,
         )
     return FOUND if slower else 0
@@ -234,12 +237,10 @@ def _told(document: Mapping[str, Any], form: str, options: Options) -> int:
     lines = _audit_lines(out.read_json("audit"), ("error", "warning"))
     if out.has("apply"):
         lines += ["", *_steps_lines(out.read_json("apply"))]
-    regressed = 0
     if document["headline"] is not None:
-        measured = out.read_json("benchmark")
-        lines += ["", *_benchmark_lines(measured)]
-        regressed = _regressed(measured, options)
+        lines += ["", *_benchmark_lines(out.read_json("benchmark"))]
     _print(document, form, lines, options, "index.html")
+    regressed = _regressed(options)
     unresolved = any(
         item["verdict"] in ("ask", "refuse") for item in out.read_json("audit")["statements"]
     )
@@ -288,8 +289,8 @@ def _steps_lines(document: Mapping[str, Any]) -> list[str]:
         line = f"{step['outcome']:<8} {clean(step['index'])}"
         if step["outcome"] == "built":
             line += f"  {units.size(step['bytes'])} in {units.duration(step['seconds'])}"
-        if step["error"]:
-            line += f"  {clean(step['error'])}"
+        for why in filter(None, (step["error"], step["note"])):
+            line += f"  {clean(why)}"
         lines.append(line)
     return lines
 

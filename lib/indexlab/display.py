@@ -48,6 +48,10 @@ class Markup(str):
 
     __slots__ = ()
 
+    def __html__(self) -> str:
+        """Tell template engines that it is safe."""
+        return self
+
 
 def clean(text: object) -> str:
     r"""Make control characters and bidirectional marks visible; newlines and tabs stay.

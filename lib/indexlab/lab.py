@@ -6,9 +6,9 @@ directory if there is one, and returns it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 
@@ -19,7 +19,7 @@ from indexlab import charts, demo, display, units
 from indexlab import plan as plans
 from indexlab import target as targets
 from indexlab import workload as workloads
-from indexlab.apply import Applied, Event
+from indexlab.apply import Applied, Event, Outcome
 from indexlab.audit import Audit
 from indexlab.benchmark import Comparison, Measurement
 from indexlab.catalog import Catalog
@@ -133,6 +133,11 @@ def roll_back(
     return applied
 
 
+def _name(source: str) -> str:
+    """A page is sent to others: it names files, not the places of this machine."""
+    return Path(source).name
+
+
 def _telling(progress: Progress) -> Callable[[Event], None]:
     def tell(event: Event) -> None:
         progress.tell(str(event), None if event.percent is None else event.percent / 100)
@@ -244,10 +249,25 @@ class Lab:
         applied = applying.run(
             self.target, self.revised(), execute=execute, on_event=_telling(self._progress)
         )
+        applied = replace(applied, outcomes=(*self._left_out(), *applied.outcomes))
         if self.run is not None:
             self.run.write_json("apply", documents.of_apply(applied, self.target, self.server))
         self._progress.done()
         return applied
+
+    def _left_out(self) -> Iterator[Outcome]:
+        """Say of each statement that the audit skips why it is not a step."""
+        snapshot, audit = self._judged()
+        for item in audit.statements:
+            if item.verdict == "skip":
+                schema = item.table.schema or ""
+                exists = snapshot.index(schema, item.label) is not None
+                yield Outcome(
+                    statement=item.statement.text,
+                    index=str(replace(item.table, name=item.label)),
+                    outcome="exists" if exists else "skipped",
+                    note=item.why,
+                )
 
     def unresolved(self) -> tuple[str, ...]:
         """Return the statements that the audit refuses or asks about."""
@@ -292,6 +312,7 @@ class Lab:
             seed=seed,
             disposable=self.disposable,
             statement_timeout=statement_timeout,
+            source=self.workload.source,
             progress=self._progress.tell,
         )
         if self.run is not None:
@@ -364,7 +385,9 @@ class Lab:
         return documents.measurement(Run(Path(path)))
 
     def _compared(self, before: Measurement, after: Measurement, seed: int) -> Comparison:
-        names = {item.index.name for item in self.revised().creates if item.index.name}
+        # By the audit's names for all of them: once built, they are no longer to be built.
+        _, audit = self._judged()
+        names = {item.label for item in audit.statements}
         return benchmarking.compare(before, after, indexes=names, seed=seed)
 
     def sizes(self, audit: Audit) -> Chart:
@@ -385,8 +408,8 @@ class Lab:
     def _repr_html_(self) -> str:
         rows = [
             ("target", str(self.server)),
-            ("plan", f"{self.plan.source}: {units.plural(len(self.plan.creates), 'index')}"),
-            ("workload", f"{self.workload.source}: {self._queries()}"),
+            ("plan", f"{_name(self.plan.source)}: {units.plural(len(self.plan.creates), 'index')}"),
+            ("workload", f"{_name(self.workload.source)}: {self._queries()}"),
             ("writes are", "run and rolled back" if self.disposable else "not run"),
             ("run directory", self.run.path.as_posix() if self.run else "none: nothing is kept"),
         ]

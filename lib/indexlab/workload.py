@@ -261,8 +261,11 @@ def sample(
         One entry per query, in order. A query without parameters has one empty set of values.
 
     Raises:
-        InputError: a sampler fails, returns no rows, or returns another number of columns.
+        InputError: a sampler fails, returns no rows, or returns another number of columns;
+            `size` is less than 1 or `seed` less than 0.
     """
+    if size < 1 or seed < 0:
+        raise InputError(f"cannot sample with size={size}, seed={seed}: give 1 or more, 0 or more")
     return tuple(_sample(conn, query, workload.source, size, seed) for query in workload.queries)
 
 

@@ -12,8 +12,8 @@ import psycopg
 from indexlab.apply import sessions
 from indexlab.apply.outcomes import Applied, Outcome
 from indexlab.apply.runner import Runner, Settings, foretold, read
-from indexlab.apply.sessions import RunnerLock, Session
-from indexlab.apply.steps import Step, comment_sql, pending, rebuilt, refuse, reversal
+from indexlab.apply.sessions import RunnerLock, Session, definition_of
+from indexlab.apply.steps import Step, comment_sql, pending, rebuilt, refuse, restoring, reversal
 from indexlab.apply.tender import Event, Tender
 from indexlab.plan import CommentOnIndex, IndexPlan
 from indexlab.target import Target
@@ -82,7 +82,7 @@ def run(
     )
 
     def decide(conn: psycopg.Connection[Any]) -> tuple[Step, ...]:
-        return _with_rights(conn, _with_comments(conn, pending(read(conn, plan), plan)))
+        return _informed(conn, pending(read(conn, plan), plan))
 
     return _carry_out(target, decide, plan.source, settings)
 
@@ -130,7 +130,7 @@ def rollback(
 
     def decide(conn: psycopg.Connection[Any]) -> tuple[Step, ...]:
         catalog = read(conn, rebuilt(outcomes))
-        return _with_rights(conn, _with_comments(conn, reversal(catalog, outcomes)))
+        return _informed(conn, reversal(catalog, outcomes))
 
     return _carry_out(target, decide, "rollback", settings)
 
@@ -164,6 +164,21 @@ def _carry_out(
                 tender.tend(work)
                 return work.result()
     return Applied(tuple(map(foretold, steps)), executed=False)
+
+
+def _informed(conn: psycopg.Connection[Any], steps: tuple[Step, ...]) -> tuple[Step, ...]:
+    """Complete the decisions with what the catalog's snapshot does not hold."""
+    return _with_definitions(conn, _with_rights(conn, _with_comments(conn, steps)))
+
+
+def _with_definitions(conn: psycopg.Connection[Any], steps: tuple[Step, ...]) -> tuple[Step, ...]:
+    """Have drops remember their index in words that hold on every search_path."""
+    return tuple(
+        restoring(step, definition)
+        if step.action == "drop" and step.oid and (definition := definition_of(conn, step.oid))
+        else step
+        for step in steps
+    )
 
 
 def _with_rights(conn: psycopg.Connection[Any], steps: tuple[Step, ...]) -> tuple[Step, ...]:

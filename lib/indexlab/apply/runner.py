@@ -138,16 +138,18 @@ class Runner:
         index, _ = self._look(step)
         if index is None:
             return _outcome(step, "skipped", note="it is gone already")
-        if index.definition != step.definition:
-            error = f"it was changed while the run went on: {index.definition}"
+        if step.oid not in (0, index.oid):
+            error = f"another index has taken its name since: {index.definition}"
             return _outcome(step, "failed", error=error)
+        definition = index.definition
         attempt = 0
         while True:
             attempt += 1
             failure = self._attempt(step, step.statement, attempt)
             index, _ = self._look(step)
             if index is None:
-                return _outcome(step, "dropped", attempts=attempt, undo=step.undo)
+                facts = {"attempts": attempt, "definition": definition, "undo": step.undo}
+                return _outcome(step, "dropped", **facts)
             if failure is None or not self._again(step, failure, attempt):
                 break
         error = self._why(failure) if failure is not None else "it is still there"
@@ -332,10 +334,13 @@ def _found(conn: psycopg.Connection[Any], step: Step) -> tuple[Index | None, boo
     catalog = read(conn, plan)
     assert step.name.schema is not None
     index = catalog.index(step.name.schema, step.name.name)
-    if index is None or not isinstance(step.planned, CreateIndex):
-        return index, False
-    wanted = catalog.wanted(step.planned.index, step.planned.search_path)
-    return index, not isinstance(wanted, Unresolved) and index.equals(wanted)
+    if index is None:
+        return None, False
+    as_wanted = False
+    if isinstance(step.planned, CreateIndex):
+        wanted = catalog.wanted(step.planned.index, step.planned.search_path)
+        as_wanted = not isinstance(wanted, Unresolved) and index.equals(wanted)
+    return replace(index, definition=sessions.definition_of(conn, index.oid)), as_wanted
 
 
 def _is_leftover(index: Index, failure: Exception | None, *, as_wanted: bool) -> bool:

@@ -114,6 +114,7 @@ def opened(
         "default_transaction_read_only": "off" if writing else "on",
         "idle_in_transaction_session_timeout": "0",
         "idle_session_timeout": "0",
+        "jit": "off",
         "lock_timeout": str(round(lock_timeout * 1000)),
         "statement_timeout": str(round(statement_timeout * 1000)),
         "transaction_timeout": "0",
@@ -353,6 +354,18 @@ def comment_of(conn: psycopg.Connection[Any], schema: str | None, index: str) ->
     """Read the comment on an index; None where it has none or does not exist."""
     row = conn.execute(COMMENT, [schema, index]).fetchone()
     return None if row is None else row[0]
+
+
+DEFINITION = "SELECT pg_catalog.pg_get_indexdef(%s)"
+
+
+def definition_of(conn: psycopg.Connection[Any], oid: int) -> str:
+    """Read how an index is defined, in words that mean the same on every search_path.
+
+    The search_path of the session is changed for it.
+    """
+    search_in(conn, ("pg_catalog",))
+    return str(conn_row(conn, DEFINITION, oid)[0] or "")
 
 
 # The name keeps a process that has got the same number since from being taken for it.

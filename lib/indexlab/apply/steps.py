@@ -51,6 +51,8 @@ class Step:
     """The server's definition of the index that exists."""
     undo: str = ""
     """The SQL that takes the step back."""
+    oid: int = 0
+    """Of the index to drop; 0 where an earlier step makes it."""
     forbidden: bool = False
     """Whether a refusal comes from the target (its role, its version) and not from the plan."""
 
@@ -128,6 +130,12 @@ def rebuilt(outcomes: tuple[Outcome, ...]) -> IndexPlan:
     """Return the indexes of outcomes as a plan, in the server's own definitions; pure."""
     texts = [item.definition for item in outcomes if item.definition and item.undo]
     return IndexPlan(tuple(_create(text) for text in texts), "the outcomes")
+
+
+def restoring(step: Step, definition: str) -> Step:
+    """Have a drop remember how its index is built again."""
+    index = IndexDef.parse(definition).revise(concurrently=True)
+    return replace(step, definition=definition, undo=index.sql)
 
 
 def drop_sql(name: RelationName, *, if_exists: bool = False) -> str:
@@ -295,13 +303,7 @@ class _Foreseen:
             hint = f"write {' or '.join(elsewhere)}" if elsewhere else "take the statement out"
             return _refused(step, f"there is no such index: {hint}, or add IF EXISTS")
         table = self.catalog.relation(index.table)
-        definition = index.definition
-        step = replace(
-            step,
-            on=table.qualified,
-            definition=definition,
-            undo=IndexDef.parse(definition).revise(concurrently=True).sql,
-        )
+        step = restoring(replace(step, on=table.qualified, oid=index.oid), index.definition)
         protection = next(_protections(self.catalog, index), None)
         if protection is not None:
             return _refused(step, f"it must stay: {protection}")

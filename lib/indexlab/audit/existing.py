@@ -166,14 +166,15 @@ def superfluous_after_plan(scene: Scene, built: tuple[Draft, ...]) -> Iterator[F
     for draft in built:
         for index in draft.supersedes:
             name = str(index.qualified)
+            found = None if draft.wanted is None else cover(draft.wanted, index)
             against = cautions(scene.catalog, index, [*scene.staying(index.table), *planned])
             yield (
                 index,
                 Finding(
                     "superfluous-after-plan",
                     "warning",
-                    f"{name} is superfluous once {draft.label} {draft.index.table} is built: "
-                    "that one serves the same queries"
+                    f"{name} is superfluous once {draft.label} (line {draft.statement.line}) "
+                    f"is built, which {found.words if found else 'serves the same queries'}"
                     + "".join(f"; but {name} {clause}" for clause in against)
                     + foreign_key_words(scene.catalog, index),
                     name,

@@ -120,7 +120,7 @@ def migration_sql(audit: Audit, workload: Workload | None = None) -> str:
         ("4. Performance: what the queries do now", _performance(workload)),
         ("5. Monitoring: usage, running builds, sizes", _monitoring(tables)),
         ("6. Superfluous once all of this has proved itself", _superfluous(audit)),
-        ("7. The way back", _comment(rollback_sql(audit))),
+        ("7. The way back", _comment(_undo(audit))),
     ]
     return "\n".join(
         (f"-- {title}\n\n" if title else "") + body for title, body in sections if body
@@ -129,11 +129,11 @@ def migration_sql(audit: Audit, workload: Workload | None = None) -> str:
 
 def rollback_sql(audit: Audit) -> str:
     """Write the statements that undo the revised plan, the last first; outside of a transaction."""
-    lines = [_comment(f"Undo {audit.source}, as revised by indexlab audit.")]
-    for item in reversed(audit.kept):
-        if item.undo:
-            lines.append(_statement(item.undo))
-    return "".join(lines)
+    return _comment(f"Undo {audit.source}, as revised by indexlab audit.") + _undo(audit)
+
+
+def _undo(audit: Audit) -> str:
+    return "".join(_statement(item.undo) for item in reversed(audit.kept) if item.undo)
 
 
 def _header(audit: Audit) -> str:

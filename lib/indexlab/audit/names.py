@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from indexlab import sql
+
 LISTED = 5
 """How many candidates a finding lists at most."""
 SURE = 3
@@ -75,7 +77,7 @@ class Candidate:
     def __str__(self) -> str:
         facts = [self.why, f"type {self.type}" if self.type else ""]
         facts.append("in the workload" if self.mentioned else "")
-        return f"{self.name} ({', '.join(filter(None, facts))})"
+        return f"{sql.quote(self.name)} ({', '.join(filter(None, facts))})"
 
 
 def candidates(
@@ -122,7 +124,7 @@ def words(name: str) -> tuple[str, ...]:
 def _match(written: str, item: Name) -> tuple[int, int, str] | None:
     ours, theirs = words(written), words(item.name)
     if written.lower() == item.name.lower():
-        return 0, 0, "differs in letter case"
+        return 0, 0, "case mismatch, quote it"
     if not _fits(ours, item.type):
         return _alike(written, item.name)
     if sorted(ours) == sorted(theirs) or "".join(ours) == "".join(theirs):

@@ -132,12 +132,11 @@ class Comparison:
         return pd.DataFrame(rows, columns=[*columns, "indexes"])
 
     def _repr_html_(self) -> str:
-        columns = ("query", "kind", "before", "after", "change", "interval", "verdict")
         table = display.table(
-            (*columns, "rows", "planned indexes used", "plan"),
+            ("query", "before", "after", "change", "after / before", "verdict", "rows", "plan"),
             map(_row, self.changes),
             caption=f"{self.before or 'before'} and {self.after or 'after'}: {self.headline}",
-            numeric=("before", "after", "change", "interval", "rows"),
+            numeric=("before", "after", "change", "rows"),
         )
         notes = [f"All reads: {self.reads}."]
         if self.controls:
@@ -159,15 +158,13 @@ def _row(change: Change) -> tuple[object, ...]:
     if change.rows_before != change.rows_after:
         rows = f"{units.count(change.rows_before)} -> {rows}"
     return (
-        change.query,
-        change.kind,
+        change.query if change.kind == "read" else f"{change.query} (write)",
         units.ms(change.before_ms),
         units.ms(change.after_ms),
         units.factor(change.ratio),
         f"{change.ratio_low:.3g} to {change.ratio_high:.3g}",
         display.badge(change.verdict),
         rows,
-        ", ".join(change.indexes),
         change.difference,
     )
 

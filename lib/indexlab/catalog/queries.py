@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, LiteralString, TypeVar
 
 import psycopg
 from psycopg import sql as compose
@@ -52,11 +52,11 @@ def read(conn: psycopg.Connection[Any], plan: IndexPlan | None = None) -> Catalo
                 for item in _rows(conn, ForeignKey, FOREIGN_KEYS)
             ),
             opclasses=_rows(conn, OperatorClass, OPERATOR_CLASSES),
-            defaults=tuple(conn.execute(DEFAULT_OPERATOR_CLASSES).fetchall()),
+            defaults=tuple(_fitting(conn, DEFAULT_OPERATOR_CLASSES)),
             collations=_rows(conn, Collation, COLLATIONS),
             methods=_rows(conn, AccessMethod, ACCESS_METHODS),
             tablespaces=_rows(conn, Tablespace, TABLESPACES),
-            accepted=tuple(conn.execute(ACCEPTED_TYPES).fetchall()),
+            accepted=tuple(_fitting(conn, ACCEPTED_TYPES)),
         )
     return catalog if plan is None else with_expressions(conn, catalog, plan)
 
@@ -68,6 +68,10 @@ def _rows(conn: psycopg.Connection[Any], row: type[Row], query: Any) -> tuple[Ro
 
 def _column(conn: psycopg.Connection[Any], query: Any) -> list[str]:
     return [row[0] for row in conn.execute(query).fetchall()]
+
+
+def _fitting(conn: psycopg.Connection[Any], query: LiteralString) -> list[Any]:
+    return conn.execute(compose.SQL(query).format(fitting=compose.SQL(FITTING_TYPES))).fetchall()
 
 
 SEARCH_PATH = """
@@ -342,85 +346,73 @@ SELECT n.nspname AS schema,
  ORDER BY am.amname, o.opcname, n.nspname
 """
 
-# As GetDefaultOpClass does: the type itself, then what it is binary-coercible to, then any-types.
-DEFAULT_OPERATOR_CLASSES = """
+# Which type passes for which input type of an operator class without a conversion, as
+# IsBinaryCoercible has it: a domain for what it is made of, a type for itself, for what it is
+# cast to by name only, and for the any-type of its kind.
+FITTING_TYPES = """
 WITH RECURSIVE base AS (
     SELECT t.oid AS type_oid, t.oid AS base_oid, t.typtype, t.typbasetype, t.typcategory
       FROM pg_catalog.pg_type AS t
      WHERE t.typtype IN ('b', 'd', 'e', 'r', 'm', 'c')
-       AND (t.typrelid = 0 OR t.typtype = 'c')
      UNION ALL
     SELECT b.type_oid, t.oid, t.typtype, t.typbasetype, t.typcategory
       FROM base AS b
       JOIN pg_catalog.pg_type AS t ON t.oid = b.typbasetype
      WHERE b.typtype = 'd'
+), fitting AS (
+    SELECT b.type_oid, b.base_oid AS input_oid, 1 AS place
+      FROM base AS b
+     WHERE b.typtype <> 'd'
+     UNION ALL
+    SELECT b.type_oid, s.casttarget, 2
+      FROM base AS b
+      JOIN pg_catalog.pg_cast AS s ON s.castsource = b.base_oid
+     WHERE b.typtype <> 'd'
+       AND s.castmethod = 'b'
+       AND s.castcontext = 'i'
+     UNION ALL
+    SELECT b.type_oid, a.oid, 3
+      FROM base AS b
+      JOIN pg_catalog.pg_type AS a
+        ON a.typtype = 'p'
+       AND (a.typname IN ('any', 'anyelement', 'anycompatible')
+            OR (a.typname IN ('anynonarray', 'anycompatiblenonarray') AND b.typcategory <> 'A')
+            OR (a.typname IN ('anyarray', 'anycompatiblearray') AND b.typcategory = 'A')
+            OR (a.typname = 'anyenum' AND b.typtype = 'e')
+            OR (a.typname IN ('anyrange', 'anycompatiblerange') AND b.typtype = 'r')
+            OR (a.typname IN ('anymultirange', 'anycompatiblemultirange') AND b.typtype = 'm')
+            OR (a.typname = 'record' AND b.typtype = 'c'))
+     WHERE b.typtype <> 'd'
 )
-SELECT DISTINCT ON (am.amname, b.type_oid)
-       am.amname,
-       b.type_oid::bigint,
-       o.opcfamily::bigint,
-       o.opcintype::bigint
-  FROM base AS b
-  JOIN pg_catalog.pg_opclass AS o ON o.opcdefault
-  JOIN pg_catalog.pg_am AS am ON am.oid = o.opcmethod
-  JOIN pg_catalog.pg_type AS it ON it.oid = o.opcintype
-  LEFT JOIN pg_catalog.pg_cast AS s
-         ON s.castsource = b.base_oid
-        AND s.casttarget = o.opcintype
-        AND s.castmethod = 'b'
-        AND s.castcontext = 'i'
- WHERE b.typtype <> 'd'
-   AND (o.opcintype = b.base_oid
-        OR s.oid IS NOT NULL
-        OR (o.opcintype = 'pg_catalog.anyarray'::regtype AND b.typcategory = 'A')
-        OR (o.opcintype = 'pg_catalog.anyenum'::regtype AND b.typtype = 'e')
-        OR (o.opcintype = 'pg_catalog.anyrange'::regtype AND b.typtype = 'r')
-        OR (it.typname = 'anymultirange' AND b.typtype = 'm')
-        OR (it.typname = 'record' AND b.typtype = 'c'))
- ORDER BY am.amname,
-          b.type_oid,
-          o.opcintype = b.base_oid DESC,
-          s.oid IS NOT NULL DESC,
-          it.typispreferred DESC
 """
 
-# As IsBinaryCoercible does, for the types of columns and of simple expressions.
+# As GetDefaultOpClass does: the type itself, then what it is cast to, then any-types.
+DEFAULT_OPERATOR_CLASSES = """
+{fitting}
+SELECT DISTINCT ON (am.amname, f.type_oid)
+       am.amname,
+       f.type_oid::bigint,
+       o.opcfamily::bigint,
+       o.opcintype::bigint
+  FROM fitting AS f
+  JOIN pg_catalog.pg_opclass AS o ON o.opcintype = f.input_oid AND o.opcdefault
+  JOIN pg_catalog.pg_am AS am ON am.oid = o.opcmethod
+  JOIN pg_catalog.pg_type AS t ON t.oid = o.opcintype
+ ORDER BY am.amname,
+          f.type_oid,
+          f.place,
+          t.typispreferred DESC
+"""
+
 ACCEPTED_TYPES = """
-WITH RECURSIVE base AS (
-    SELECT t.oid AS type_oid, t.oid AS base_oid, t.typtype, t.typbasetype, t.typcategory
-      FROM pg_catalog.pg_type AS t
-     WHERE t.typtype IN ('b', 'd', 'e', 'r', 'm', 'c')
-       AND (t.typrelid = 0 OR t.typtype = 'c')
-     UNION ALL
-    SELECT b.type_oid, t.oid, t.typtype, t.typbasetype, t.typcategory
-      FROM base AS b
-      JOIN pg_catalog.pg_type AS t ON t.oid = b.typbasetype
-     WHERE b.typtype = 'd'
-), input AS (
-    SELECT DISTINCT t.oid, t.typname
-      FROM pg_catalog.pg_opclass AS o
-      JOIN pg_catalog.pg_type AS t ON t.oid = o.opcintype
-)
+{fitting}
 SELECT DISTINCT
-       b.type_oid::bigint,
-       i.oid::bigint
-  FROM base AS b
-  JOIN input AS i
-    ON i.oid = b.base_oid
-    OR i.oid IN (SELECT s.casttarget
-                   FROM pg_catalog.pg_cast AS s
-                  WHERE s.castsource = b.base_oid
-                    AND s.castmethod = 'b'
-                    AND s.castcontext = 'i')
-    OR (i.typname IN ('any', 'anyelement', 'anycompatible'))
-    OR (i.typname IN ('anynonarray', 'anycompatiblenonarray') AND b.typcategory <> 'A')
-    OR (i.typname IN ('anyarray', 'anycompatiblearray') AND b.typcategory = 'A')
-    OR (i.typname = 'anyenum' AND b.typtype = 'e')
-    OR (i.typname IN ('anyrange', 'anycompatiblerange') AND b.typtype = 'r')
-    OR (i.typname IN ('anymultirange', 'anycompatiblemultirange') AND b.typtype = 'm')
-    OR (i.typname = 'record' AND b.typtype = 'c')
- ORDER BY b.type_oid::bigint,
-          i.oid::bigint
+       f.type_oid::bigint,
+       o.opcintype::bigint
+  FROM fitting AS f
+  JOIN pg_catalog.pg_opclass AS o ON o.opcintype = f.input_oid
+ ORDER BY f.type_oid::bigint,
+          o.opcintype::bigint
 """
 
 ACCESS_METHODS = """

@@ -216,6 +216,7 @@ def _register_engine() -> None:
     class PrivateKernelManager(AsyncKernelManager):  # type: ignore[misc]
         async def _async_pre_start_kernel(self, **options: Any) -> Any:
             self.transport = "ipc"
+            self.ip = str(Path(os.environ["JUPYTER_RUNTIME_DIR"]) / "kernel")
             _KERNELS.append(self)
             return await super()._async_pre_start_kernel(**options)
 

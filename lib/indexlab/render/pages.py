@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from indexlab import charts, display, units
-from indexlab.benchmark import Change, Comparison
+from indexlab.benchmark import Comparison
 from indexlab.display import Markup
 from indexlab.runs import Json, Run, documents
 
@@ -127,12 +128,12 @@ class _Story:
                     units.factor(1 / headline.ratio), "reads that use the new indexes, p50 weighted"
                 )
             yield Fact(units.factor(1 / reads.ratio), "all reads of the workload, p50 weighted")
-            for change in self._worst_write():
-                yield Fact(
-                    units.factor(change.ratio),
-                    f"price: the write {change.query} "
-                    f"({units.ms(change.before_ms)} to {units.ms(change.after_ms)})",
-                )
+            ratios = [change.ratio for change in self.comparison.changes if change.kind == "read"]
+            yield Fact(
+                units.factor(statistics.geometric_mean(ratios)),
+                "the typical read: geometric mean over all of them, no weights",
+            )
+            yield from self._write_prices()
         built = self._built()
         if built:
             yield Fact(
@@ -141,10 +142,19 @@ class _Story:
                 f"built in {units.duration(sum(step['seconds'] for step in built))}",
             )
 
-    def _worst_write(self) -> tuple[Change, ...]:
+    def _write_prices(self) -> Iterator[Fact]:
+        """Latency as measured, and WAL records, which no other load can blur."""
         assert self.comparison is not None
-        writes = sorted(self.comparison.writes, key=lambda change: change.ratio)
-        return tuple(writes[-1:])
+        sides = [documents.measurement(run) for run in (Run(self.run.path / "before"), self.run)]
+        before, after = (
+            {series.query: series.explain.wal_records for series in side.series} for side in sides
+        )
+        for change in self.comparison.writes:
+            yield Fact(
+                f"{before[change.query] or 0} → {after[change.query] or 0}",
+                f"price: WAL records of the write {change.query}; {units.ms(change.before_ms)} to "
+                f"{units.ms(change.after_ms)}, {change.verdict}",
+            )
 
     def charts(self) -> Iterator[str]:
         if self.comparison is not None:
@@ -164,7 +174,7 @@ class _Story:
         if self.comparison is not None:
             yield Section(
                 "What changed, query by query",
-                "Median latency at the client; the interval is of after / before.",
+                "Median latency at the client. The headline weighs each query by its calls.",
                 Markup(self.comparison._repr_html_()),
             )
         existing = self._existing()
@@ -186,7 +196,7 @@ class _Story:
                     display.badge(step["outcome"]) if step else "",
                     units.size(step["bytes"]) if step and step["bytes"] else "",
                     display.inline_code(item["revised"] or item["statement"]),
-                    " ".join(finding["message"] for finding in item["findings"]),
+                    _lines(item["findings"]),
                 )
             )
         columns = ("line", "index", "verdict", "outcome", "size", "statement", "why")
@@ -242,3 +252,9 @@ class _Story:
         for item in self.audit["statements"]:
             counts[item["verdict"]] = counts.get(item["verdict"], 0) + 1
         return counts
+
+
+def _lines(findings: list[Any]) -> Markup:
+    """One line for each finding that a reader has to know of; the audit page has all."""
+    graver = [finding for finding in findings if finding["severity"] != "info"]
+    return Markup("<br>".join(display.escape(finding["message"]) for finding in graver))
