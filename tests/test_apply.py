@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import itertools
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,13 +18,13 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg import sql
+from psycopg.conninfo import make_conninfo
 
-from indexlab import apply, catalog, embedded, plan, target
+from indexlab import apply, catalog, plan, target
 from indexlab.apply import Applied, ApplyRefused, Event, sessions
 from indexlab.errors import InputError, TargetError
 from indexlab.target import Target
 
-PG15 = Path(os.environ.get("INDEXLAB_PG15_BIN", "/usr/lib/postgresql/15/bin"))
 SOURCES = Path(apply.__file__).parents[2]
 NUMBERS = itertools.count()
 
@@ -47,55 +45,17 @@ def eventually(true: Callable[[], object], *, seconds: float = 20) -> None:
         time.sleep(0.02)
 
 
-@contextmanager
-def debian_cluster() -> Iterator[str]:
-    """A throw-away PostgreSQL 15 on a socket of its own."""
-    if not (PG15 / "initdb").exists():
-        pytest.skip(f"no PostgreSQL 15 in {PG15}: install postgresql-15 or set INDEXLAB_PG15_BIN")
-    root = ["unshare", "--user", "--map-user=65534", "--map-group=65534"]
-    prefix = root if os.geteuid() == 0 else []
-    place = Path(tempfile.mkdtemp(prefix="pg15-"))
-    data = place / "data"
-    options = f"-k {place} -c listen_addresses= -c fsync=off"
-    try:
-        init = [PG15 / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8"]
-        subprocess.run(
-            [*prefix, *init, "--no-sync", "--locale=C"], check=True, stdout=subprocess.DEVNULL
-        )
-        ctl = [*prefix, PG15 / "pg_ctl", "-D", data, "-w"]
-        subprocess.run(
-            [*ctl, "-l", place / "log", "-o", options, "start"],
-            check=True,
-            stdout=subprocess.DEVNULL,
-        )
-        try:
-            yield f"host={place} user=postgres"
-        finally:
-            subprocess.run([*ctl, "-m", "immediate", "stop"], check=True, stdout=subprocess.DEVNULL)
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
-
-
-@pytest.fixture(scope="module")
-def newest() -> Iterator[str]:
-    with tempfile.TemporaryDirectory() as place, embedded.server(Path(place)) as server:
-        yield f"host={server.socket_dir} user=postgres"
-
-
-@pytest.fixture(scope="module")
-def debian() -> Iterator[str]:
-    with debian_cluster() as conninfo:
-        yield conninfo
-
-
 @pytest.fixture
 def address(request: pytest.FixtureRequest) -> str:
-    """A running server, as a conninfo without a database."""
-    return str(request.getfixturevalue(getattr(request, "param", "newest")))
+    """A running server, as a conninfo."""
+    server = request.getfixturevalue(getattr(request, "param", "embedded_server"))
+    return str(server.conninfo("postgres"))
 
 
 on_15_too = pytest.mark.parametrize(
-    "address", ["newest", pytest.param("debian", marks=pytest.mark.pg15)], indirect=True
+    "address",
+    ["embedded_server", pytest.param("pg15_server", marks=pytest.mark.pg15)],
+    indirect=True,
 )
 
 
@@ -153,12 +113,13 @@ class Scene:
 @pytest.fixture
 def scene(address: str) -> Iterator[Scene]:
     name = f"apply_{next(NUMBERS)}"
-    with psycopg.connect(f"{address} dbname=postgres", autocommit=True) as conn:
+    with psycopg.connect(address, autocommit=True) as conn:
         conn.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-    with ExitStack() as stack:
-        made = Scene(f"{address} dbname={name}", stack)
-        made.db.execute(SCHEMA)
-        yield made
+        with ExitStack() as stack:
+            made = Scene(make_conninfo(address, dbname=name), stack)
+            made.db.execute(SCHEMA)
+            yield made
+        conn.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
 def outcomes(applied: Applied) -> list[str]:
@@ -621,7 +582,7 @@ def test_a_lock_timeout_that_was_asked_for_is_tried_again(scene: Scene) -> None:
 def test_who_does_not_own_the_table_is_told_who_does(scene: Scene) -> None:
     role = f"guest_{scene.db.info.dbname}"
     scene.db.execute(f"CREATE ROLE {role} LOGIN; GRANT USAGE ON SCHEMA core TO {role}".encode())
-    guest = target.resolve(scene.conninfo.replace("user=postgres", f"user={role}"))
+    guest = target.resolve(make_conninfo(scene.conninfo, user=role))
     with pytest.raises(TargetError, match=f"belongs to 'postgres' and not to '{role}'") as refused:
         apply.run(guest, plan.parse(TWO), execute=True)
     assert refused.value.exit_code == 3

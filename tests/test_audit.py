@@ -204,8 +204,16 @@ def test_the_wrong_column_is_named_with_the_nearest_one(judged: Judged) -> None:
             "CREATE INDEX p ON t (a)",
             "covered-by-existing",
         ),
-        ("CREATE INDEX e ON t (lower(v), a)", "CREATE INDEX p ON t (lower(v))", "covered-by-existing"),
-        ("CREATE INDEX e ON t (a, b)", "CREATE INDEX p ON t (a) INCLUDE (b)", "covered-by-existing"),
+        (
+            "CREATE INDEX e ON t (lower(v), a)",
+            "CREATE INDEX p ON t (lower(v))",
+            "covered-by-existing",
+        ),
+        (
+            "CREATE INDEX e ON t (a, b)",
+            "CREATE INDEX p ON t (a) INCLUDE (b)",
+            "covered-by-existing",
+        ),
         ("CREATE INDEX e ON t (a) INCLUDE (b)", "CREATE INDEX p ON t (a)", "covered-by-existing"),
         (
             "CREATE INDEX e ON t (a) INCLUDE (b, c)",
@@ -223,7 +231,11 @@ def test_the_wrong_column_is_named_with_the_nearest_one(judged: Judged) -> None:
             "CREATE INDEX p ON t (a) WHERE v IN ('x', 'y')",
             "duplicate-index",
         ),
-        ("CREATE INDEX e ON t USING gin (g)", "CREATE INDEX p ON t USING gin (g)", "duplicate-index"),
+        (
+            "CREATE INDEX e ON t USING gin (g)",
+            "CREATE INDEX p ON t USING gin (g)",
+            "duplicate-index",
+        ),
         (
             'CREATE INDEX e ON t (lower(v COLLATE "C"))',
             'CREATE INDEX p ON t (lower(v COLLATE "C"))',
@@ -309,9 +321,7 @@ def test_of_equal_indexes_one_stays(audited: Audited) -> None:
     audit = audited("CREATE TABLE t (a int); CREATE INDEX e1 ON t (a); CREATE INDEX e2 ON t (a);")
     assert redundant(audit) == {"e2"}
     assert audit.existing[0].drop == "DROP INDEX CONCURRENTLY public.e2"
-    assert audit.existing[0].restore == (
-        "CREATE INDEX CONCURRENTLY e2 ON public.t USING btree (a)"
-    )
+    assert audit.existing[0].restore == ("CREATE INDEX CONCURRENTLY e2 ON public.t USING btree (a)")
 
 
 def test_every_redundant_index_has_a_keeper_that_stays(audited: Audited) -> None:
@@ -678,7 +688,9 @@ def test_virtual_columns_are_refused_and_stored_ones_built(
 
 
 def test_a_name_is_looked_up_among_all_relations(judged: Judged) -> None:
-    item = judged(BOOKINGS + "CREATE VIEW taken AS SELECT 1", "CREATE INDEX taken ON bookings (date)")
+    item = judged(
+        BOOKINGS + "CREATE VIEW taken AS SELECT 1", "CREATE INDEX taken ON bookings (date)"
+    )
     assert (item.verdict, rules(item)) == ("refuse", {"name-taken"})
     assert "by a view" in messages(item)
 
@@ -1049,7 +1061,9 @@ def test_who_is_not_the_owner_is_told_who_is(conn: psycopg.Connection, address: 
         assert (item.verdict, rules(item)) == ("refuse", {"not-owner"})
         assert "belongs to postgres" in messages(item)
         conn.execute("RESET ROLE")
-        conn.execute(f"ALTER TABLE bookings OWNER TO {role}; REVOKE CREATE ON SCHEMA public FROM PUBLIC")
+        conn.execute(
+            f"ALTER TABLE bookings OWNER TO {role}; REVOKE CREATE ON SCHEMA public FROM PUBLIC"
+        )
         conn.execute(f"SET ROLE {role}")
         _, audit = auditing.read(conn, plan.parse("CREATE INDEX i ON bookings (date)"))
         assert rules(audit.statements[0]) == {"no-create-privilege"}
@@ -1172,7 +1186,9 @@ def test_the_revised_plan_is_a_plan(audit_of_all: Audit) -> None:
 
 
 def test_the_revised_plan_leaves_nothing_to_say(audited: Audited, conn: psycopg.Connection) -> None:
-    audit = audited(BOOKINGS, "CREATE INDEX i ON booking (event_date); CREATE INDEX ON bookings (id)")
+    audit = audited(
+        BOOKINGS, "CREATE INDEX i ON booking (event_date); CREATE INDEX ON bookings (id)"
+    )
     again = plan.parse(auditing.revised_plan_sql(audit))
     second = auditing.read(conn, again)[1]
     assert [(i.verdict, i.findings) for i in second.statements] == [("build", ())]
@@ -1195,9 +1211,7 @@ def test_the_migration_and_its_rollback_run_in_psql(
     conn: psycopg.Connection, audit_of_all: Audit, tmp_path: Path
 ) -> None:
     before = names(conn)
-    (tmp_path / "m.sql").write_text(
-        auditing.migration_sql(audit_of_all, workload.parse(WORKLOAD))
-    )
+    (tmp_path / "m.sql").write_text(auditing.migration_sql(audit_of_all, workload.parse(WORKLOAD)))
     done = psql(conn, tmp_path / "m.sql")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.count("Planning Time") == 2  # the query without values is passed over

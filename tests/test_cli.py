@@ -239,8 +239,19 @@ def story(
     )
     arguments = ("--plan", "plan.sql", "--workload", "workload.sql", "--budget", "1")
     done = subprocess.run(
-        [sys.executable, "-m", "indexlab", "run", "--target", "service=shop", *arguments]
-        + ["--execute", "--disposable", "--out", "reports/story"],
+        [
+            sys.executable,
+            "-m",
+            "indexlab",
+            "run",
+            "--target",
+            "service=shop",
+            *arguments,
+            "--execute",
+            "--disposable",
+            "--out",
+            "reports/story",
+        ],
         cwd=place,
         env=os.environ
         | {"PGSERVICEFILE": str(place / "service.conf"), "PGPASSWORD": pgbench15.password},
@@ -334,8 +345,19 @@ def test_an_interrupted_apply_ends_with_four_and_leaves_no_carcass(
     with psycopg.connect(conninfo) as blocker:
         blocker.execute("LOCK TABLE pgbench_accounts IN ROW EXCLUSIVE MODE")
         process = subprocess.Popen(
-            [sys.executable, "-m", "indexlab", "apply", "--target", conninfo, "--plan", "plan.sql"]
-            + ["--execute", "--out", "reports/stopped"],
+            [
+                sys.executable,
+                "-m",
+                "indexlab",
+                "apply",
+                "--target",
+                conninfo,
+                "--plan",
+                "plan.sql",
+                "--execute",
+                "--out",
+                "reports/stopped",
+            ],
             cwd=files,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -376,8 +398,21 @@ def test_an_interrupted_benchmark_ends_with_130(
     (tmp_path / "workload.sql").write_text("-- name: slow\nSELECT pg_sleep(30);\n")
     conninfo = pgbench15.conninfo()
     process = subprocess.Popen(
-        [sys.executable, "-m", "indexlab", "benchmark", "--target", conninfo]
-        + ["--plan", "plan.sql", "--workload", "workload.sql", "--out", "run", *report],
+        [
+            sys.executable,
+            "-m",
+            "indexlab",
+            "benchmark",
+            "--target",
+            conninfo,
+            "--plan",
+            "plan.sql",
+            "--workload",
+            "workload.sql",
+            "--out",
+            "run",
+            *report,
+        ],
         cwd=tmp_path,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

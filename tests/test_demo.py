@@ -5,6 +5,7 @@ from typing import Any
 
 import psycopg
 import pytest
+
 from indexlab import demo, embedded, plan, workload
 from indexlab.errors import InputError
 

@@ -8,6 +8,7 @@ import stat
 from pathlib import Path
 
 import pytest
+
 from indexlab import render
 from indexlab.errors import InputError
 from indexlab.render import StageFailed, notebooks

@@ -30,7 +30,7 @@ def test_a_second_stage_may_join_a_run_but_not_repeat_one(tmp_path: Path) -> Non
 
 def test_a_place_that_cannot_be_a_directory_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="cannot write to .*another --out"):
+    with pytest.raises(InputError, match=r"cannot write to .*another --out"):
         Run.create(tmp_path / "file" / "run", "audit")
 
 
@@ -62,7 +62,7 @@ def test_documents_carry_their_format(tmp_path: Path) -> None:
 def test_a_document_of_another_kind_is_refused(tmp_path: Path, text: str, message: str) -> None:
     run = Run.create(tmp_path / "run", "benchmark")
     run.write("benchmark.json", text)
-    with pytest.raises(InputError, match=f"benchmark.json: .*{message}"):
+    with pytest.raises(InputError, match=rf"benchmark\.json: .*{message}"):
         run.read_json("benchmark")
 
 

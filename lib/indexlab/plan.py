@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from postgast import walk
 from postgast.pg_query_pb2 import Node, ObjectType, VariableSetKind
 
 from indexlab import sql
@@ -366,9 +365,9 @@ def _option(item: Node) -> tuple[str, str]:
 
 
 def _column_refs(tree: Any) -> Iterator[Any]:
-    for _, message in walk(tree):
-        if message.DESCRIPTOR.name == "ColumnRef" and message.fields[-1].HasField("string"):
-            yield message
+    for ref in sql.nodes(tree, "ColumnRef"):
+        if ref.fields[-1].HasField("string"):
+            yield ref
 
 
 def _columns(expression: Node) -> tuple[str, ...]:

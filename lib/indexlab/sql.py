@@ -1,4 +1,4 @@
-"""SQL text through PostgreSQL's own grammar; the only module that knows the parser."""
+"""SQL text through PostgreSQL's own grammar; the only module that runs the parser."""
 
 from __future__ import annotations
 
@@ -180,6 +180,11 @@ def without_outer_comments(text: str) -> str:
         if token.token not in COMMENTS and data[token.start : token.end] != b";"
     ]
     return data[words[0].start : words[-1].end].decode() if words else ""
+
+
+def nodes(tree: Any, *kinds: str) -> Iterator[Any]:
+    """Walk the parse nodes of these kinds, such as `ColumnRef`, parents first."""
+    return (node for _, node in postgast.walk(tree) if node.DESCRIPTOR.name in kinds)
 
 
 def deparse(node: Node) -> str:

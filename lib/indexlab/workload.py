@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import psycopg
-from postgast import walk
 
 from indexlab import sql
 from indexlab.errors import InputError
@@ -234,16 +233,13 @@ def _sampler(rest: str, source: str, line: int) -> Sampler:
 
 
 def _writes(tree: Any) -> bool:
-    names = {"InsertStmt", "UpdateStmt", "DeleteStmt", "MergeStmt", "LockingClause"}
-    return any(message.DESCRIPTOR.name in names for _, message in walk(tree))
+    kinds = ("InsertStmt", "UpdateStmt", "DeleteStmt", "MergeStmt", "LockingClause")
+    return any(True for _ in sql.nodes(tree, *kinds))
 
 
 def _creates(tree: Any) -> bool:
     """Whether a SELECT has INTO, in any branch of a UNION."""
-    return any(
-        message.DESCRIPTOR.name == "SelectStmt" and message.HasField("into_clause")
-        for _, message in walk(tree)
-    )
+    return any(node.HasField("into_clause") for node in sql.nodes(tree, "SelectStmt"))
 
 
 def sample(

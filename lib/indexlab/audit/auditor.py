@@ -11,7 +11,7 @@ import psycopg
 
 from indexlab import catalog as catalogs
 from indexlab.audit import creates, drops, existing, together
-from indexlab.audit.creates import Draft, Facts
+from indexlab.audit.drafts import Draft, Facts, Scene
 from indexlab.audit.drops import Drop
 from indexlab.audit.verdicts import KEPT, Audit, StatementAudit, Verdict
 from indexlab.catalog import Catalog
@@ -40,10 +40,10 @@ def read(
         workload: the queries that matter, to rank names by.
     """
     catalog = catalogs.read(conn, plan)
-    first = audit(catalog, plan, workload)
-    if not any(finding.rule == "expression-not-asked" for finding in first.findings):
-        return catalog, first
-    catalog = catalogs.with_expressions(conn, catalog, first.revised)
+    facts = Facts(catalog, _words(workload))
+    drafts = [creates.resolve(facts, item, 0) for item in plan.creates]
+    corrected = IndexPlan(tuple(revised(d.statement, d.index) for d in drafts if d.corrected))
+    catalog = catalogs.with_expressions(conn, catalog, corrected)
     return catalog, audit(catalog, plan, workload)
 
 
@@ -65,7 +65,7 @@ def audit(catalog: Catalog, plan: IndexPlan, workload: Workload | None = None) -
             planned = [draft.index.name or "" for draft in drafts]
             dropping += drops.resolve(catalog, statement, place, planned)
     dropped = tuple(entry for drop in dropping for entry in drop.dropped)
-    scene = together.Scene(catalog, dropped)
+    scene = Scene(catalog, dropped)
     settled = together.settle(scene, tuple(drafts))
     built = tuple(draft for draft in settled if draft.verdict is None)
     statements = tuple(_in_order(scene, settled, built, dropping))
@@ -87,7 +87,7 @@ def _words(workload: Workload | None) -> frozenset[str]:
 
 
 def _in_order(
-    scene: together.Scene,
+    scene: Scene,
     settled: Iterable[Draft],
     built: tuple[Draft, ...],
     dropping: Iterable[Drop],

@@ -47,14 +47,14 @@ def cover(keeper: Index, index: Index) -> Cover | None:
     """
     if keeper.table != index.table or keeper.method != index.method or not keeper.usable:
         return None
+    if keeper.exclusion or index.exclusion:  # their operators are not known here
+        return None
     if keeper.equals(index):
         return Cover(keeper, "duplicate")
     stored = {*keeper.include, *(key.column for key in keeper.keys)}
     same_length = len(keeper.keys) == len(index.keys)
     covers = (
         index.method == "btree"
-        and not keeper.exclusion
-        and not index.exclusion
         and keeper.predicate == index.predicate
         and _begins_with(keeper.keys, index.keys)
         and set(index.include) <= stored

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 from indexlab import sql
 from indexlab.audit.covering import cautions, drop_sql, obstacles, restore_sql
+from indexlab.audit.drafts import Dropped
 from indexlab.audit.names import Name, candidates, clearly_best
-from indexlab.audit.together import Dropped
 from indexlab.audit.verdicts import Evidence, Finding, Severity, StatementAudit, Verdict
 from indexlab.catalog import Catalog, Index, Relation
 from indexlab.plan import DropIndex

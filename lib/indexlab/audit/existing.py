@@ -16,8 +16,8 @@ from indexlab.audit.covering import (
     superfluous,
     supports,
 )
-from indexlab.audit.creates import Draft
-from indexlab.audit.together import Scene, foreign_key_words
+from indexlab.audit.drafts import Draft, Scene
+from indexlab.audit.redundancy import foreign_key_words
 from indexlab.audit.verdicts import Evidence, ExistingAudit, Finding
 from indexlab.catalog import Catalog, Index
 from indexlab.target import Server

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from indexlab import sql
+from indexlab.audit.verdicts import Evidence
 
 LISTED = 5
 """How many candidates a finding lists at most."""
@@ -190,3 +191,14 @@ def edit_distance(one: str, other: str) -> int:
                 best = min(best, older[j - 2] + 1)
             row.append(best)
     return row[-1]
+
+
+def nearest(ranked: Iterable[Candidate]) -> str:
+    """Say which names are nearest, to end a message with."""
+    shown = ", ".join(str(item) for item in ranked)
+    return f"; nearest: {shown}" if shown else ""
+
+
+def ranking(ranked: Iterable[Candidate]) -> Evidence:
+    """Return the candidates as evidence."""
+    return tuple((item.name, item.why) for item in ranked)

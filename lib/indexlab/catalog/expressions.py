@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 import psycopg
-from postgast import walk
 from psycopg import sql as compose
 
 from indexlab import sql
@@ -160,12 +159,11 @@ def _distinct(written: str, words: str) -> str:
         return written
     tree = sql.parse(f"SELECT ({written})", "<expression>")[0].tree
     compared = sum(
-        message.DESCRIPTOR.name == "A_Expr"
-        and any(
+        any(
             side.HasField("a_const") and side.a_const.HasField("boolval")
-            for side in (message.lexpr, message.rexpr)
+            for side in (comparison.lexpr, comparison.rexpr)
         )
-        for _, message in walk(tree)
+        for comparison in sql.nodes(tree, "A_Expr")
     )
     return words if not compared else f"{words} [with {compared} = true or false]"
 

@@ -1,0 +1,115 @@
+"""A planned index on its way through the rules, and what the rules know beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from indexlab import sql, units
+from indexlab.audit.verdicts import Evidence, Finding, Severity, Verdict
+from indexlab.catalog import Catalog, Index, Relation
+from indexlab.plan import CreateIndex, IndexDef
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A planned CREATE INDEX on its way through the rules."""
+
+    statement: CreateIndex
+    place: int
+    """Which statement of the plan it is."""
+    index: IndexDef
+    """The index as corrected so far."""
+    verdict: Verdict | None = None
+    """None as long as the statement may be built."""
+    corrected: bool = False
+    findings: tuple[Finding, ...] = ()
+    relation: Relation | None = None
+    wanted: Index | None = None
+    """The index in the terms of the catalog, once all of it is found there."""
+    supersedes: tuple[Index, ...] = ()
+    """The existing indexes that are superfluous once it is built."""
+    replaces: tuple[Index, ...] = ()
+    """Those of them that nothing speaks against dropping."""
+
+    def table(self) -> Relation:
+        """Return the relation; only for the rules after the one that finds it."""
+        assert self.relation is not None
+        return self.relation
+
+    def planned(self) -> Index:
+        """Return the index in the catalog's terms; only for drafts that got through their rules."""
+        assert self.wanted is not None
+        return self.wanted
+
+    @property
+    def label(self) -> str:
+        """What messages call the index."""
+        return sql.quote(self.index.name) if self.index.name else "the unnamed index"
+
+    def found(
+        self,
+        rule: str,
+        severity: Severity,
+        message: str,
+        *,
+        subject: str = "",
+        evidence: Evidence = (),
+        fix: str = "",
+        verdict: Verdict | None = None,
+    ) -> Draft:
+        """Return the draft with one more finding and, where one is given, the verdict."""
+        finding = Finding(rule, severity, message, subject or self.label, evidence, fix)
+        return replace(self, findings=(*self.findings, finding), verdict=self.verdict or verdict)
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the rules know beside the statement."""
+
+    catalog: Catalog
+    mentioned: frozenset[str]
+    """The words of the workload."""
+
+
+Rule = Callable[[Facts, Draft], Draft]
+"""A rule on one statement by itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """An existing index that the plan drops, and the statement that does it."""
+
+    oid: int
+    place: int
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """The indexes that exist and those of them that the plan drops."""
+
+    catalog: Catalog
+    dropped: tuple[Dropped, ...] = ()
+
+    def drops(self, index: Index) -> bool:
+        """Return whether the plan drops this index."""
+        return any(item.oid == index.oid for item in self.dropped)
+
+    def staying(self, table: int) -> tuple[Index, ...]:
+        """Return the indexes of a table that the plan leaves."""
+        return tuple(i for i in self.catalog.indexes_of(table) if not self.drops(i))
+
+
+Drafts = tuple[Draft, ...]
+Together = Callable[[Scene, Drafts], Drafts]
+"""A rule on all statements together; it takes all drafts and returns all drafts."""
+
+
+def index_evidence(index: Index) -> Evidence:
+    """Return what a reader wants to know of an existing index."""
+    return (
+        ("index", str(index.qualified)),
+        ("definition", index.definition),
+        ("size", units.size(index.bytes)),
+        ("scans", index.scans),
+    )

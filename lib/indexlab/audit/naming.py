@@ -1,0 +1,184 @@
+"""What an index is called, and whether the name is free."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+
+from indexlab import sql
+from indexlab.audit.covering import drop_sql
+from indexlab.audit.drafts import Draft, Drafts, Facts, Scene, index_evidence
+
+
+def its_length(_facts: Facts, draft: Draft) -> Draft:
+    """Rule 28: a name of more than 63 bytes is cut, and nobody says so."""
+    name = draft.index.name or ""
+    longer = re.search(re.escape(name) + r"[\w$]+", draft.statement.text)
+    if len(name.encode()) < sql.MAX_IDENTIFIER_BYTES - 3 or longer is None:
+        return draft
+    return draft.found(
+        "truncated-name",
+        "warning",
+        f"{longer[0]} is longer than {sql.MAX_IDENTIFIER_BYTES} bytes: the server calls it {name}",
+        evidence=(("bytes", len(longer[0].encode())),),
+        fix="choose a shorter name",
+    )
+
+
+def each_has_a_name(scene: Scene, drafts: Drafts) -> Drafts:
+    """Rule 30: an unnamed index gets the name that the server would give it."""
+    taken = {(d.relation.schema, d.index.name) for d in drafts if d.relation and d.index.name}
+    named: list[Draft] = []
+    for draft in drafts:
+        if draft.relation is None or draft.index.name is not None:
+            named.append(draft)
+            continue
+        schema = draft.relation.schema
+        name = next(
+            name
+            for name in _proposals(draft)
+            if scene.catalog.named(schema, name) is None and (schema, name) not in taken
+        )
+        taken.add((schema, name))
+        wanted = None if draft.wanted is None else replace(draft.wanted, name=name)
+        named.append(
+            replace(draft, index=draft.index.revise(name=name), wanted=wanted).found(
+                "unnamed",
+                "info",
+                f"the index has no name, and running its statement twice makes two; it is called {name}",
+                fix=f"write CREATE INDEX {sql.quote(name)} ON ...",
+            )
+        )
+    return tuple(named)
+
+
+def _proposals(draft: Draft) -> Iterator[str]:
+    """Write names as ChooseIndexName does: table, columns, idx, and a number if need be."""
+    assert draft.relation is not None
+    words = [key.column or _word_of(key.expression) for key in draft.index.keys]
+    columns, table = "_".join([*words, *draft.index.include]), draft.relation.name
+    number = 0
+    while True:
+        ending = f"_idx{number or ''}"
+        room = sql.MAX_IDENTIFIER_BYTES - len(ending) - 1
+        while len(table.encode()) + len(columns.encode()) > room:
+            if len(table.encode()) > len(columns.encode()):
+                table = table[:-1]
+            else:
+                columns = columns[:-1]
+        yield f"{table}_{columns}{ending}"
+        number += 1
+
+
+def _word_of(expression: str) -> str:
+    called = re.match(r'(?:\w+\.)?"?(\w+)"?\(', expression)
+    return called[1] if called else "expr"
+
+
+def names_are_free(scene: Scene, drafts: Drafts) -> Drafts:
+    """Rules 28 and 29: by schema and name among all kinds of relations."""
+    return tuple(_name_is_free(scene, d) if d.verdict is None else d for d in drafts)
+
+
+def _name_is_free(scene: Scene, draft: Draft) -> Draft:
+    wanted = draft.planned()
+    holder = scene.catalog.named(wanted.schema, wanted.name)
+    if holder is None or any(
+        item.oid == holder.oid and item.place < draft.place for item in scene.dropped
+    ):
+        return draft
+    name = str(holder.qualified)
+    existing = scene.catalog.index(wanted.schema, wanted.name)
+    silently = (
+        "; IF NOT EXISTS compares names only and would pass over it in silence"
+        if draft.index.if_not_exists
+        else ""
+    )
+    if existing is None:
+        return draft.found(
+            "name-taken",
+            "error",
+            f"the name {name} is taken by a {holder.kind}{silently}",
+            subject=name,
+            evidence=(("kind", holder.kind),),
+            fix="choose another name",
+            verdict="refuse",
+        )
+    # Its own definition does not say that an index backs a constraint of such a kind.
+    if not replace(existing, deferrable=False, exclusion=False).equals(wanted):
+        broken = "" if existing.usable else ", which is invalid"
+        return draft.found(
+            "name-taken",
+            "error",
+            f"the name {name} is taken by another index{broken}: {existing.definition}{silently}",
+            subject=name,
+            evidence=index_evidence(existing),
+            fix="choose another name, or drop the other index first",
+            verdict="refuse",
+        )
+    if existing.usable:
+        return draft.found(
+            "exists",
+            "info",
+            f"{name} exists as wanted"
+            + (f", for the constraint {existing.constraint}" if existing.constraint else ""),
+            subject=name,
+            evidence=index_evidence(existing),
+            verdict="skip",
+        )
+    if existing.building:
+        return draft.found(
+            "being-built",
+            "warning",
+            f"another session is building {name} now",
+            subject=name,
+            fix="wait for it, then audit again",
+            verdict="skip",
+        )
+    return draft.found(
+        "invalid-leftover",
+        "warning",
+        f"{name} exists but is invalid, as a failed build leaves it{silently}; "
+        "it is dropped and built anew",
+        subject=name,
+        evidence=index_evidence(existing),
+        fix=drop_sql(scene.catalog, existing),
+    )
+
+
+def no_name_twice(_scene: Scene, drafts: Drafts) -> Drafts:
+    """Rule 28 between the statements, after the names are cut to 63 bytes."""
+    settled: list[Draft] = []
+    for draft in drafts:
+        earlier = [d for d in settled if d.verdict is None and _share_a_name(d, draft)]
+        clash = earlier and draft.verdict is None
+        settled.append(_named_twice(draft, earlier[0]) if clash else draft)
+    return tuple(settled)
+
+
+def _share_a_name(one: Draft, other: Draft) -> bool:
+    if one.wanted is None or other.wanted is None:
+        return False
+    return one.wanted.qualified == other.wanted.qualified
+
+
+def _named_twice(draft: Draft, earlier: Draft) -> Draft:
+    line = earlier.statement.line
+    if earlier.planned().equals(draft.planned()):
+        return draft.found(
+            "duplicate-in-plan",
+            "warning",
+            f"{draft.label} is in the plan already, on line {line}",
+            evidence=(("line", line),),
+            fix="leave the statement out",
+            verdict="skip",
+        )
+    return draft.found(
+        "name-twice",
+        "error",
+        f"{draft.label} is the name of another index already, on line {line}",
+        evidence=(("line", line), ("definition", earlier.index.sql)),
+        fix="choose another name",
+        verdict="refuse",
+    )

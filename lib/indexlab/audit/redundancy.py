@@ -1,0 +1,163 @@
+"""What makes a statement superfluous, and what a statement makes superfluous.
+
+A statement is dropped from the plan only for a keeper that stays: an existing index that the plan
+does not drop, or a statement that is built.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from indexlab import sql
+from indexlab.audit.covering import (
+    Cover,
+    cautions,
+    cover,
+    drop_sql,
+    foreign_keys,
+    obstacles,
+    reversed_equal,
+)
+from indexlab.audit.drafts import Draft, Drafts, Scene, index_evidence
+from indexlab.catalog import Catalog, Index
+
+
+def not_there_already(scene: Scene, drafts: Drafts) -> Drafts:
+    """Rules 1 to 9 against what exists and stays."""
+    return tuple(_not_there(scene, d) if d.verdict is None else d for d in drafts)
+
+
+def _not_there(scene: Scene, draft: Draft) -> Draft:
+    wanted = draft.planned()
+    covers = [c for i in scene.staying(wanted.table) if (c := cover(i, wanted)) is not None]
+    if not covers:
+        return draft
+    found = min(covers, key=lambda c: (c.how != "duplicate", len(c.keeper.keys), c.keeper.oid))
+    keeper = found.keeper
+    duplicate = found.how == "duplicate"
+    return draft.found(
+        "duplicate-index" if duplicate else "covered-by-existing",
+        "warning",
+        f"{draft.label} is redundant: {keeper.qualified} {found.words}"
+        + (_storage_difference(keeper, wanted) if duplicate else ""),
+        subject=str(keeper.qualified),
+        evidence=index_evidence(keeper),
+        fix="leave the statement out",
+        verdict="skip",
+    )
+
+
+def _storage_difference(existing: Index, wanted: Index) -> str:
+    """Rule 9: other options or another tablespace do not make another index."""
+    differences = []
+    if set(existing.options) != set(wanted.options):
+        shown = [", ".join(i.options) or "none" for i in (existing, wanted)]
+        differences.append(f"its storage parameters are {shown[0]}, not {shown[1]}")
+    if existing.tablespace != wanted.tablespace and wanted.tablespace:
+        differences.append(f"its tablespace is not {wanted.tablespace}")
+    return f" ({'; '.join(differences)})" if differences else ""
+
+
+def not_covered_by_the_plan(_scene: Scene, drafts: Drafts) -> Drafts:
+    """Rules 1 to 9 between the statements; rule 7: what is left out has a keeper that is built."""
+    built = [draft for draft in drafts if draft.verdict is None]
+    return tuple(_not_covered(draft, built) for draft in drafts)
+
+
+def _not_covered(draft: Draft, built: list[Draft]) -> Draft:
+    if draft.wanted is None or draft.verdict not in (None, "skip"):
+        return draft
+    if any(finding.rule == "duplicate-in-plan" for finding in draft.findings):
+        return draft
+    keepers = [(d, c) for d in _keepers(draft, built) if (c := _cover(d, draft)) is not None]
+    # Some keeper is itself covered by none: covering is a strict order among the statements.
+    keepers = [(d, c) for d, c in keepers if not _keepers(d, built)]
+    if not keepers:
+        return draft
+    keeper, found = max(keepers, key=lambda item: len(item[0].planned().keys))
+    same = found.how == "duplicate"
+    return draft.found(
+        "duplicate-in-plan" if same else "covered-by-planned",
+        "warning",
+        f"{draft.label} is redundant: the planned {keeper.label} (line {keeper.statement.line}) "
+        f"{found.words}",
+        subject=keeper.label,
+        evidence=(
+            ("index", keeper.label),
+            ("line", keeper.statement.line),
+            ("definition", keeper.index.sql),
+        ),
+        fix="leave the statement out",
+        verdict="skip",
+    )
+
+
+def _keepers(draft: Draft, built: list[Draft]) -> list[Draft]:
+    """Return the statements that cover a draft; of equal ones, only the first covers the others."""
+    return [
+        other
+        for other in built
+        if other is not draft
+        and _cover(other, draft) is not None
+        and (_cover(draft, other) is None or other.place < draft.place)
+    ]
+
+
+def _cover(keeper: Draft, draft: Draft) -> Cover | None:
+    return cover(keeper.planned(), draft.planned())
+
+
+def what_it_replaces(scene: Scene, drafts: Drafts) -> Drafts:
+    """Rules 2 to 6 against existing indexes: they can go once the statement is built."""
+    return tuple(_replaces(scene, d, drafts) if d.verdict is None else d for d in drafts)
+
+
+def _replaces(scene: Scene, draft: Draft, drafts: Drafts) -> Draft:
+    wanted = draft.planned()
+    staying = scene.staying(wanted.table)
+    planned = [d.wanted for d in drafts if d.verdict is None and d.wanted is not None]
+    for existing in staying:
+        found = cover(wanted, existing)
+        if found is None or not existing.usable or obstacles(scene.catalog, existing):
+            continue
+        name = str(existing.qualified)
+        against = cautions(scene.catalog, existing, [*staying, *planned])
+        draft = replace(draft, supersedes=(*draft.supersedes, existing))
+        if not against:
+            draft = replace(draft, replaces=(*draft.replaces, existing))
+        draft = draft.found(
+            "replaces-index",
+            "info",
+            f"{name} is superfluous once {draft.label} is built, which {found.words}"
+            + (f", but {name} {' and '.join(against)}" if against else "")
+            + foreign_key_words(scene.catalog, existing),
+            subject=name,
+            evidence=index_evidence(existing),
+            fix="" if against else f"after the build: {drop_sql(scene.catalog, existing)}",
+        )
+    return draft
+
+
+def foreign_key_words(catalog: Catalog, index: Index) -> str:
+    """Say which foreign keys the index supports, and that its keeper does as well."""
+    names = ", ".join(sql.quote(key.name) for key in foreign_keys(catalog, index))
+    return f"; that one serves the foreign key {names} as well" if names else ""
+
+
+def the_same_backwards(scene: Scene, drafts: Drafts) -> Drafts:
+    """Rule 10: an index is read in both directions; only said, as nobody asked to change it."""
+    return tuple(_backwards(scene, d) if d.verdict is None else d for d in drafts)
+
+
+def _backwards(scene: Scene, draft: Draft) -> Draft:
+    for existing in scene.staying(draft.planned().table):
+        if existing.usable and reversed_equal(existing, draft.planned()):
+            draft = draft.found(
+                "same-backwards",
+                "info",
+                f"{existing.qualified} read backwards gives the order of {draft.label}",
+                subject=str(existing.qualified),
+                evidence=index_evidence(existing),
+                fix="leave the statement out if the direction was all that it was for",
+            )
+    return draft
