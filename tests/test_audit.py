@@ -146,7 +146,7 @@ def test_the_demo_plan_is_corrected_as_its_story_tells(conn: psycopg.Connection)
         "idx_bookings_customer_id",
         "idx_payments_booking_id",
     }
-    assert {verdict for verdict in verdicts.values()} == {"skip", "fix"}
+    assert set(verdicts.values()) == {"skip", "fix"}
     wrong = [
         (item.label, finding.fix)
         for item in audit.statements
@@ -339,11 +339,6 @@ def test_every_redundant_index_has_a_keeper_that_stays(audited: Audited) -> None
     [
         ("CREATE UNIQUE INDEX u ON t (a); CREATE INDEX p ON t (a)", {"p"}),
         ("ALTER TABLE t ADD CONSTRAINT k UNIQUE (a); CREATE UNIQUE INDEX u ON t (a)", {"u"}),
-        (
-            "CREATE UNIQUE INDEX u ON t (a); ALTER TABLE t ADD CONSTRAINT k UNIQUE (a);"
-            "CREATE TABLE r (a int REFERENCES t (a))",
-            set(),
-        ),
         ("CREATE UNIQUE INDEX u ON t (a); CREATE INDEX w ON t (a, b)", set()),
         ("CREATE UNIQUE INDEX u ON t (a); CREATE UNIQUE INDEX w ON t (a, b)", set()),
         ("CREATE INDEX i ON t (a) WHERE b > 1; CREATE INDEX w ON t (a)", set()),
@@ -364,21 +359,40 @@ def test_existing_indexes_are_redundant_or_not(
     audited: Audited, schema: str, expected: set[str]
 ) -> None:
     table = "CREATE TABLE t (a int, b int, n int NOT NULL, f boolean, v varchar(20));"
-    audit = audited(table + schema)
-    if "REFERENCES" in schema:  # the server hangs the foreign key on either of the two
-        hung = next(i for i in catalog_of(audit) if i.referenced_by)
-        assert hung.name not in redundant(audit)
-        return
-    assert redundant(audit) == expected
+    assert redundant(audited(table + schema)) == expected
 
 
-def catalog_of(audit: Audit) -> list[catalog.Index]:
-    return [item.index for item in audit.existing] or [
-        replace(INDEX, referenced_by=("nothing was called redundant",))
-    ]
+def test_an_index_that_a_foreign_key_hangs_on_is_not_redundant(audited: Audited) -> None:
+    audit = audited(
+        "CREATE TABLE t (a int NOT NULL); CREATE UNIQUE INDEX u ON t (a);"
+        "CREATE TABLE r (a int REFERENCES t (a)); ALTER TABLE t ADD CONSTRAINT k UNIQUE (a)"
+    )
+    assert redundant(audit) == set()
 
 
-INDEX = catalog.Index(0, "", "", 0, "btree", False, False, (), (), None, "")
+@pytest.mark.parametrize(
+    "constraint",
+    [
+        "CONSTRAINT k UNIQUE (a) DEFERRABLE",
+        "CONSTRAINT k EXCLUDE USING gist (r WITH &&)",
+        "CONSTRAINT k PRIMARY KEY (a)",
+    ],
+)
+def test_the_index_of_a_constraint_exists_under_its_name(
+    judged: Judged, conn: psycopg.Connection, constraint: str
+) -> None:
+    conn.execute(f"CREATE TABLE t (a int, r int4range, {constraint})")
+    row = conn.execute("SELECT pg_get_indexdef('k'::regclass)").fetchone()
+    assert row is not None
+    item = judged("", row[0])
+    assert (item.verdict, rules(item, "info")) == ("skip", {"exists"})
+
+
+def test_exclusion_constraints_are_compared_with_nothing(audited: Audited) -> None:
+    audit = audited(
+        "CREATE TABLE t (r int4range, EXCLUDE USING gist (r WITH &&), EXCLUDE USING gist (r WITH =))"
+    )
+    assert audit.existing == ()
 
 
 def test_attached_indexes_are_left_to_their_parent(audited: Audited) -> None:
@@ -886,6 +900,8 @@ def test_a_misspelled_drop_is_asked_about(judged: Judged) -> None:
         ("CREATE INDEX i ON bookings USING gin (reference gin_trgm_ops)", "missing-operator-class"),
         ("CREATE INDEX i ON bookings (customer_id text_ops)", "operator-class-type"),
         ('CREATE INDEX i ON bookings (status COLLATE "xx_XX")', "missing-collation"),
+        ('CREATE INDEX i ON bookings (date COLLATE "C")', "collation-type"),
+        ('CREATE INDEX i ON bookings ((id + 1) COLLATE "C")', "collation-type"),
         (f"CREATE INDEX i ON bookings ({', '.join(['id'] * 33)})", "too-many-columns"),
         ("CREATE INDEX i ON bookings (id) INCLUDE (lower(status))", "include-expression"),
         ("CREATE INDEX i ON bookings (id) WITH (fastupdate = off)", "unknown-option"),
@@ -1098,20 +1114,47 @@ def load(conn: psycopg.Connection, file: str) -> None:
     path = SCHEMAS / file
     if not path.is_file():
         pytest.skip(f"no {path}: the schemas are not part of the repository")
+    # uuidv7 came with 18; it is a default, and no index cares.
+    text = path.read_text().replace("uuidv7()", "gen_random_uuid()")
     done = subprocess.run(
-        [embedded.binary("psql"), "-X", "-q", "-d", conn.info.dsn, "-f", path],
+        [embedded.binary("psql"), "-X", "-q", "-d", conn.info.dsn],
+        input=text,
         capture_output=True,
+        text=True,
         check=False,
     )
     assert done.returncode == 0
 
 
 REDUNDANT = {
-    "pagila.sql": set(),
-    "chinook_quoted.sql": set(),
-    "cratesio.sql": set(),
-    "supabase_auth.sql": set(),
+    "pagila.sql": {f"payment_p2022_0{month}_customer_id_idx" for month in range(1, 7)},
+    "chinook_quoted.sql": {'"IFK_PlaylistTrackPlaylistId"'},
+    "cratesio.sql": {
+        "index_crates_categories_crate_id",
+        "index_crates_keywords_crate_id",
+        "index_dependencies_crate_id",
+        "index_keywords_keyword",
+    },
+    "supabase_auth.sql": {
+        "auth.custom_oauth_providers_identifier_idx",
+        "auth.mfa_factors_user_id_idx",
+        "auth.refresh_tokens_instance_id_idx",
+        "auth.sessions_user_id_idx",
+        "auth.users_instance_id_idx",
+    },
 }
+"""Looked at by a person, one by one: each is an equal index or a prefix of another one."""
+
+
+@pytest.mark.parametrize("file", list(REDUNDANT))
+def test_nothing_in_a_real_schema_is_called_redundant_that_is_not(
+    conn: psycopg.Connection, file: str
+) -> None:
+    load(conn, file)
+    assert (
+        redundant(auditing.read(conn, plan.parse("DROP INDEX IF EXISTS gone"))[1])
+        == (REDUNDANT[file])
+    )
 
 
 @pytest.mark.parametrize("file", list(REDUNDANT))

@@ -175,6 +175,10 @@ def test_a_server_that_is_not_there_ends_with_three(indexlab: Command, files: Pa
     )
     assert done.returncode == 3
     assert "cannot connect to" in done.stderr
+    assert list((files / "reports").iterdir())  # the page of the attempt
+    done = indexlab("audit", "--target", "service=none", "--plan", "plan.sql", "--no-report")
+    assert done.returncode == 3
+    assert len(list((files / "reports").iterdir())) == 1  # nothing was kept, so nothing is left
     assert "hidden-word" not in done.stdout + done.stderr
 
 

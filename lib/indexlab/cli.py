@@ -236,7 +236,7 @@ def _told(document: Mapping[str, Any], form: str, options: Options) -> int:
     out = Run(options.out)
     lines = _audit_lines(out.read_json("audit"), ("error", "warning"))
     if out.has("apply"):
-        lines += ["", *_steps_lines(out.read_json("apply"))]
+        lines += ["", *_steps_lines(out.read_json("apply"), notes=False)]
     if document["headline"] is not None:
         lines += ["", *_benchmark_lines(out.read_json("benchmark"))]
     _print(document, form, lines, options, "index.html")
@@ -280,7 +280,7 @@ def _audit_lines(
     return lines
 
 
-def _steps_lines(document: Mapping[str, Any]) -> list[str]:
+def _steps_lines(document: Mapping[str, Any], *, notes: bool = True) -> list[str]:
     from indexlab import units
     from indexlab.display import clean
 
@@ -289,7 +289,7 @@ def _steps_lines(document: Mapping[str, Any]) -> list[str]:
         line = f"{step['outcome']:<8} {clean(step['index'])}"
         if step["outcome"] == "built":
             line += f"  {units.size(step['bytes'])} in {units.duration(step['seconds'])}"
-        for why in filter(None, (step["error"], step["note"])):
+        for why in filter(None, (step["error"], step["note"] if notes else "")):
             line += f"  {clean(why)}"
         lines.append(line)
     return lines

@@ -34,8 +34,60 @@ from indexlab.target import Server, Target
 from indexlab.workload import Workload
 
 SETTLED = (*auditing.KEPT, "skip")
-BUDGET = 8.0
+BUDGET = 10.0
 """Seconds of measuring, over all queries of one side."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What a user handed in, read and found to be in order."""
+
+    plan: IndexPlan
+    workload: Workload
+    target: Target | None
+    """None for the demo."""
+
+
+def read_inputs(target: str, plan: str, workload: str) -> Inputs:
+    """Read what the user handed in; connects to nothing.
+
+    Args:
+        target: as for --target.
+        plan: path of the plan; empty for the demo's.
+        workload: path of the workload; empty for the demo's on the demo, none elsewhere.
+
+    Raises:
+        InputError: an input is not as it must be; names file and line.
+    """
+    for name, value in (("target", target), ("plan", plan), ("workload", workload)):
+        _check_type(name, value, str)
+    is_demo = database.is_demo(target)
+    if is_demo:
+        database.rows_of(target)
+    elif not plan:
+        raise InputError("a target of your own needs a plan: give --plan FILE")
+    return Inputs(
+        plan=plans.read(Path(plan) if plan else demo.PLAN),
+        workload=workloads.read(Path(workload) if workload else demo.WORKLOAD)
+        if workload or is_demo
+        else Workload((), "none"),
+        target=None if is_demo else targets.resolve(target),
+    )
+
+
+def require_queries(workload: Workload) -> None:
+    """Check that there is something to measure.
+
+    Raises:
+        InputError: the workload has no query.
+    """
+    if not workload.queries:
+        raise InputError("a benchmark needs a workload: give --workload FILE")
+
+
+def _check_type(name: str, value: object, kind: type) -> None:
+    if not isinstance(value, kind):
+        raise InputError(f"parameter {name!r} must be {kind.__name__}, not {value!r}")
 
 
 def open_lab(
@@ -64,33 +116,23 @@ def open_lab(
         InputError: an input is not as it must be; nothing was run.
         TargetError: the target cannot be reached.
     """
-    given = {"target": target, "plan": plan, "workload": workload, "out": out}
-    for name, value in given.items():
-        if not isinstance(value, str):
-            raise InputError(f"parameter {name!r} must be text, not {value!r}")
-    if not isinstance(disposable, bool):
-        raise InputError(f"parameter 'disposable' must be True or False, not {disposable!r}")
-    is_demo = database.is_demo(target)
-    if not is_demo and not plan:
-        raise InputError("a target of your own needs a plan: give --plan FILE")
-    if not is_demo and not workload and stage == "benchmark":
-        raise InputError("a benchmark needs a workload: give --workload FILE")
+    for name, value, kind in (("out", out, str), ("disposable", disposable, bool)):
+        _check_type(name, value, kind)
+    inputs = read_inputs(target, plan, workload)
+    if stage == "benchmark":
+        require_queries(inputs.workload)
     progress = Progress(tell)
-    read_plan = plans.read(Path(plan) if plan else demo.PLAN)
-    if workload or is_demo:
-        read_workload = workloads.read(Path(workload) if workload else demo.WORKLOAD)
-    else:
-        read_workload = Workload((), "none")
-    resolved = None if is_demo else targets.resolve(target)
     run = Run.create(Path(out), stage) if out else None
     with ExitStack() as holding:
-        reached = resolved or holding.enter_context(database.opened(target, progress=progress.tell))
+        reached = inputs.target or holding.enter_context(
+            database.opened(target, progress=progress.tell)
+        )
         lab = Lab(
             reached,
-            read_plan,
-            read_workload,
+            inputs.plan,
+            inputs.workload,
             run=run,
-            disposable=disposable or is_demo,
+            disposable=disposable or inputs.target is None,
             progress=progress,
             holding=holding.pop_all(),
         )

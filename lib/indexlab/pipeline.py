@@ -11,14 +11,11 @@ from typing import Any
 
 from indexlab import lab as labs
 from indexlab import render, units
-from indexlab import target as targets
 from indexlab.apply import Applied
-from indexlab.demo import database
 from indexlab.errors import IndexlabError, InputError
-from indexlab.lab import Lab
+from indexlab.lab import Inputs, Lab
 from indexlab.progress import Tell
-from indexlab.runs import Json, Run
-from indexlab.target import Target
+from indexlab.runs import Json, Run, documents
 
 UNRESOLVED = ("ask", "refuse")
 
@@ -48,11 +45,14 @@ class Pipeline:
 
     options: Options
     tell: Tell
-    _target: Target | None = field(init=False)
+    _inputs: Inputs = field(init=False)
 
     def __post_init__(self) -> None:
-        spec = self.options.target
-        self._target = None if database.is_demo(spec) else targets.resolve(spec)
+        """Read every input, so that a wrong one is told before anything is started."""
+        options = self.options
+        self._inputs = labs.read_inputs(options.target, options.plan, options.workload)
+        if options.baseline:
+            documents.measurement(Run(Path(options.baseline)))
 
     def audit(self) -> Json:
         """Audit the plan; reads only."""
@@ -73,6 +73,7 @@ class Pipeline:
     ) -> Json:
         """Time the workload, and compare with a baseline if there is one."""
         options = self.options
+        labs.require_queries(self._inputs.workload)
         measured: dict[str, Any] = {
             "label": options.label if label is None else label,
             "baseline": options.baseline if baseline is None else baseline,
@@ -94,8 +95,8 @@ class Pipeline:
         benchmark.
         """
         out = self.options.out
-        shown = self.options.target if self._target is None else self._target.spec
-        summary = _Summary(self.options, shown)
+        measures = bool(self._inputs.workload.queries)
+        summary = _Summary(self.options, self._spec())
         with summary.kept(Run(out)):
             with summary.stage("audit"):
                 audit = self.audit()
@@ -106,52 +107,53 @@ class Pipeline:
                     f"({', '.join(unresolved)}): nothing was built; mend them, or apply "
                     f"{(out / 'revised_plan.sql').as_posix()}, which leaves them out"
                 )
-            if self._has_workload():
+            if measures:
                 with summary.stage("benchmark before"):
                     self.benchmark(out / "before", label="before", baseline="")
             if not unresolved:
                 with summary.stage("apply"):
                     self.apply()
-            if self.options.execute and self._has_workload():
+            if self.options.execute and measures:
                 with summary.stage("benchmark after"):
                     before = (out / "before").as_posix()
                     after = self.benchmark(label="after", baseline=before)
                 summary.headline = after["headline"]
         return Run(out).read_json("run")
 
-    def _has_workload(self) -> bool:
-        return bool(self.options.workload) or self._target is None
+    def _spec(self) -> str:
+        """What --target said, without a password."""
+        target = self._inputs.target
+        return self.options.target if target is None else target.spec
 
     def _stage(
         self, stage: str, out: Path, verb: Callable[[Lab], object], parameters: dict[str, Any]
     ) -> Json:
-        options = self.options
-        inputs = {"plan": options.plan, "workload": options.workload, "out": out.as_posix()}
+        run = Run.create(out, stage)
+        try:
+            self._execute(stage, run, verb, parameters)
+        finally:
+            run.remove_if_empty()
+        return run.read_json(stage)
+
+    def _execute(
+        self, stage: str, run: Run, verb: Callable[[Lab], object], parameters: dict[str, Any]
+    ) -> None:
+        options, target = self.options, self._inputs.target
+        inputs = {"plan": options.plan, "workload": options.workload, "out": run.path.as_posix()}
         if options.report:
-            run = Run.create(out, stage)
-            target = self._target
             render.execute(
                 stage,
-                {
-                    "target": options.target if target is None else target.spec,
-                    **inputs,
-                    **parameters,
-                },
+                {"target": self._spec(), **inputs, **parameters},
                 run,
                 environment={} if target is None else target.environment(),
                 secrets=() if target is None else target.secrets(),
                 tell=self.tell,
             )
-        else:
-            with labs.open_lab(
-                stage,
-                options.target,
-                **inputs,
-                disposable=options.disposable,
-                tell=self.tell,
-            ) as lab:
-                verb(lab)
-        return Run(out).read_json(stage)
+            return
+        with labs.open_lab(
+            stage, options.target, **inputs, disposable=options.disposable, tell=self.tell
+        ) as lab:
+            verb(lab)
 
 
 def rollback(name: str, *, target: str | None, execute: bool, tell: Tell) -> Applied:

@@ -55,6 +55,7 @@ class Runner:
         self._lock = lock
         self._tender = tender
         self._last_pid = 0
+        self._sent = False
 
     def work(self, steps: tuple[Step, ...]) -> Applied:
         """Run the steps until one fails, then bring the statistics up to date."""
@@ -116,7 +117,7 @@ class Runner:
                 return self._stands(step, index, failure, attempt)
             words = self._why(failure) if failure is not None else _unlike(step, index)
             facts: dict[str, Any] = {"attempts": attempt, "note": "", "error": words}
-            if index is not None and _is_leftover(index, failure, as_wanted=as_wanted):
+            if index is not None and self._left_behind(index, failure, as_wanted=as_wanted):
                 left = self._drop_leftover(step)
                 if left:
                     facts |= {"error": f"{words}; {left}", "undo": step.undo}
@@ -126,6 +127,11 @@ class Runner:
                 return _outcome(step, "failed", **facts | ours)
             if failure is None or not self._again(step, failure, attempt):
                 return _outcome(step, "failed", **facts)
+
+    def _left_behind(self, index: Index, failure: Exception | None, *, as_wanted: bool) -> bool:
+        """Return whether our attempt left it; where the name was taken, it is another's."""
+        ours = self._sent and not isinstance(failure, errors.DuplicateTable)
+        return ours and as_wanted and not index.usable and not index.building
 
     def _stands(self, step: Step, index: Index, failure: Exception | None, attempt: int) -> Outcome:
         """Report an index that is valid; somebody else's if the name was taken meanwhile."""
@@ -202,9 +208,9 @@ class Runner:
     ) -> Exception | None:
         """Tell the intent and run one statement on a session of its own; return what stopped it."""
         cleaning = kind == "clean"
+        self._sent = False
         try:
-            if not cleaning:
-                self._lock.ensure(partial(self._wait_for_lock, step))
+            self._lock.ensure(partial(self._wait_for_lock, step))
             self._tender.tell(Event(kind, step, attempt, detail=statement))
             with sessions.opened(
                 self._target,
@@ -217,6 +223,7 @@ class Runner:
                 self._last_pid = flight.pid
                 self._tender.begin(flight)
                 try:
+                    self._sent = True
                     conn.execute(statement.encode())
                 finally:
                     self._tender.end()
@@ -341,12 +348,6 @@ def _found(conn: psycopg.Connection[Any], step: Step) -> tuple[Index | None, boo
         wanted = catalog.wanted(step.planned.index, step.planned.search_path)
         as_wanted = not isinstance(wanted, Unresolved) and index.equals(wanted)
     return replace(index, definition=sessions.definition_of(conn, index.oid)), as_wanted
-
-
-def _is_leftover(index: Index, failure: Exception | None, *, as_wanted: bool) -> bool:
-    """Return whether an attempt of ours left it; where the name was taken, it is another's."""
-    taken = isinstance(failure, errors.DuplicateTable | Stopped)
-    return as_wanted and not index.usable and not index.building and not taken
 
 
 def _unlike(step: Step, index: Index | None) -> str:

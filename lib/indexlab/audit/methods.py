@@ -155,6 +155,12 @@ def _unresolved(facts: Facts, draft: Draft, missing: Unresolved) -> Draft:
             )
             fix = f"CREATE EXTENSION btree_{detail}" if detail in ("gin", "gist") else ""
             fix = f"{fix}, or use btree" if fix else "index an expression of another type"
+        case "collation type":
+            rule, message = (
+                "collation-type",
+                f"the type of {detail} has no collation such as {name}",
+            )
+            fix = "leave COLLATE out"
         case "collation":
             rule, message = "missing-collation", f"collation {name} does not exist"
             fix = "name one that pg_collation has"

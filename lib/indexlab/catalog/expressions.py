@@ -158,14 +158,20 @@ def _distinct(written: str, words: str) -> str:
     if words in ("true", "false"):
         return written
     tree = sql.parse(f"SELECT ({written})", "<expression>")[0].tree
-    compared = sum(
-        any(
-            side.HasField("a_const") and side.a_const.HasField("boolval")
-            for side in (comparison.lexpr, comparison.rexpr)
-        )
-        for comparison in sql.nodes(tree, "A_Expr")
-    )
+    compared = _boolean_comparisons(tree)
     return words if not compared else f"{words} [with {compared} = true or false]"
+
+
+def _boolean_comparisons(tree: Any) -> int:
+    """Count the comparisons with true or false in a parse tree."""
+    number = 0
+    for field, value in tree.ListFields():
+        if field.name in ("lexpr", "rexpr") and tree.DESCRIPTOR.name == "A_Expr":
+            number += value.HasField("a_const") and value.a_const.HasField("boolval")
+        inner = [value] if hasattr(value, "ListFields") else value
+        if not isinstance(inner, str | bytes | int | float):
+            number += sum(_boolean_comparisons(i) for i in inner if hasattr(i, "ListFields"))
+    return number
 
 
 def _each(template: str, texts: Iterable[str]) -> list[compose.Composed]:

@@ -233,7 +233,7 @@ class Unresolved:
 
     what: str
     """What kind of thing: `table`, `kind`, `column`, `collation`, `expression`, `opclass`;
-    `type` where a key's type has no default operator class for the method (the detail), and
+    `collation type` where a key's type (the detail) has none; `type` where a key's type has no default operator class for the method (the detail), and
     `opclass type` where the operator class does not take the type of a key (the detail)."""
     name: str
     detail: str = ""

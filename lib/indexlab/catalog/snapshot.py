@@ -25,6 +25,10 @@ from indexlab.sql import RelationName
 from indexlab.target import Server
 
 
+UNCOLLATABLE = (16, 20, 21, 23, 700, 701, 1082, 1114, 1184, 1700, 2950, 3802)
+"""Oids of bool, the numbers, the moments, uuid and jsonb: expressions are often of these types."""
+
+
 @dataclass(frozen=True, slots=True)
 class Catalog:
     """A snapshot of a target's tables, columns, indexes and what else decides about indexes."""
@@ -186,6 +190,8 @@ class Catalog:
             found = self._collation(key.collation)
             if found is None:
                 return Unresolved("collation", ".".join(key.collation))
+            if type_oid in self._lookup.uncollatable:
+                return Unresolved("collation type", ".".join(key.collation), text)
             collation = found.oid
         family, input_type = self._lookup.defaults.get((method, type_oid), (0, 0))
         if key.opclass:
@@ -238,6 +244,7 @@ class _Lookup:
     expressions: dict[tuple[int, str], Expression]
     defaults: dict[tuple[str, int], tuple[int, int]]
     collatable: frozenset[int]
+    uncollatable: frozenset[int]
     accepted: frozenset[tuple[int, int]]
 
     @classmethod
@@ -258,6 +265,9 @@ class _Lookup:
             defaults={(row[0], row[1]): (row[2], row[3]) for row in catalog.defaults},
             collatable=frozenset(
                 {25, 19, 1042, 1043, *(c.type_oid for c in catalog.columns if c.collation)}
+            ),
+            uncollatable=frozenset(
+                {*UNCOLLATABLE, *(c.type_oid for c in catalog.columns if not c.collation)}
             ),
             accepted=frozenset(catalog.accepted),
         )

@@ -2,7 +2,7 @@
 -- first rows in key order are a random sample that is cheap at any size and always the same.
 
 -- name: customer_history
--- weight: 5
+-- weight: 20
 -- param customer_id: SELECT customer_id FROM core.bookings ORDER BY id LIMIT 200
 -- The account page.
 SELECT
@@ -32,7 +32,7 @@ ORDER BY slot
 LIMIT 100;
 
 -- name: newest_pending
--- weight: 5
+-- weight: 3
 -- The queue of the desk: requests that nobody has answered.
 SELECT
     id,
@@ -47,14 +47,14 @@ ORDER BY created_at DESC
 LIMIT 50;
 
 -- name: pending_badge
--- weight: 10
+-- weight: 5
 -- The counter in the navigation bar, on every page.
 SELECT count(*)
 FROM core.bookings
 WHERE status = 'pending';
 
 -- name: dashboard_counts
--- weight: 3
+-- weight: 2
 -- param day: SELECT DISTINCT created_at::date FROM (SELECT created_at FROM core.bookings ORDER BY id LIMIT 5000) AS sample ORDER BY 1 DESC LIMIT 30
 -- The dashboard: what was booked on a day, by status.
 SELECT
@@ -103,7 +103,7 @@ WHERE p.status = 'failed'
 ORDER BY p.created_at;
 
 -- name: payments_to_settle
--- weight: 1
+-- weight: 2
 -- The settlement job asks the provider about open payments, the longest untouched first.
 SELECT
     id,
@@ -116,7 +116,7 @@ ORDER BY updated_at
 LIMIT 100;
 
 -- name: login_by_email
--- weight: 5
+-- weight: 10
 -- param email: SELECT email_encrypted FROM core.customers ORDER BY id LIMIT 200
 -- The login: encryption is deterministic, so equal addresses have equal ciphertexts.
 SELECT
@@ -127,7 +127,7 @@ FROM core.customers
 WHERE email_encrypted = :email;
 
 -- name: caller_by_phone
--- weight: 5
+-- weight: 2
 -- param phone: SELECT phone_encrypted FROM core.customers ORDER BY id LIMIT 200
 -- The call centre.
 SELECT
@@ -139,7 +139,7 @@ FROM core.customers
 WHERE phone_encrypted = :phone;
 
 -- name: payment_of_booking
--- weight: 10
+-- weight: 20
 -- param booking_id: SELECT id FROM core.bookings ORDER BY id LIMIT 200
 -- Every booking page. An index that exists already serves it.
 SELECT

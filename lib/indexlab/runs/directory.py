@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -61,6 +61,11 @@ class Run:
                 f"a run wants {LEAST_FREE // 1024} kB: give another --out"
             )
         return run
+
+    def remove_if_empty(self) -> None:
+        """Leave no directory behind of a run that never came to write anything."""
+        with suppress(OSError):
+            self.path.rmdir()
 
     def has(self, stage: str) -> bool:
         """Return whether the run holds this stage's result."""
