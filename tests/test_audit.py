@@ -221,6 +221,7 @@ def test_the_wrong_column_is_named_with_the_nearest_one(judged: Judged) -> None:
             "duplicate-index",
         ),
         ("CREATE INDEX e ON t (v)", "CREATE INDEX p ON t (v varchar_ops)", "duplicate-index"),
+        ("CREATE INDEX e ON t (v)", "CREATE INDEX p ON t ((v))", "duplicate-index"),
         (
             "CREATE INDEX e ON t (a) WITH (fillfactor = 70)",
             "CREATE INDEX p ON t (a)",
@@ -914,6 +915,7 @@ def test_a_misspelled_drop_is_asked_about(judged: Judged) -> None:
         ("CREATE INDEX i ON bookings (generate_series(1, id))", "expression-refused"),
         ("CREATE INDEX i ON bookings (id) WHERE id IN (SELECT 1)", "expression-refused"),
         ("CREATE INDEX i ON bookings (((SELECT 1)))", "expression-refused"),
+        ("CREATE INDEX i ON bookings (id) WHERE customer_id", "expression-refused"),
     ],
 )
 def test_what_the_server_refuses_is_refused_before(
@@ -1143,7 +1145,7 @@ REDUNDANT = {
         "auth.users_instance_id_idx",
     },
 }
-"""Looked at by a person, one by one: each is an equal index or a prefix of another one."""
+"""Read one by one against the definitions: each equals another index or is a prefix of one."""
 
 
 @pytest.mark.parametrize("file", list(REDUNDANT))

@@ -24,7 +24,7 @@ from indexlab.plan import IndexDef, IndexKey
 from indexlab.sql import RelationName
 from indexlab.target import Server
 
-
+BOOLEAN = 16
 UNCOLLATABLE = (16, 20, 21, 23, 700, 701, 1082, 1114, 1184, 1700, 2950, 3802)
 """Oids of bool, the numbers, the moments, uuid and jsonb: expressions are often of these types."""
 
@@ -127,12 +127,9 @@ class Catalog:
         for key in keys:
             if isinstance(key, Unresolved):
                 return key
-        predicate = None
-        if planned.predicate is not None:
-            canonical = self._canonical(relation, planned.predicate)
-            if isinstance(canonical, Unresolved):
-                return canonical
-            predicate = canonical.canonical
+        predicate = self._predicate(relation, planned)
+        if isinstance(predicate, Unresolved):
+            return predicate
         return Index(
             oid=0,
             schema=relation.schema,
@@ -173,51 +170,74 @@ class Catalog:
             return Unresolved("expression", written, found.error)
         return found
 
+    def _predicate(self, relation: Relation, planned: IndexDef) -> str | Unresolved | None:
+        if planned.predicate is None:
+            return None
+        found = self._canonical(relation, planned.predicate)
+        if isinstance(found, Unresolved):
+            return found
+        constant = found.canonical.startswith(("'", "NULL"))  # it becomes what is asked for
+        if found.type_oid not in (0, BOOLEAN) and not constant:
+            return Unresolved("expression", planned.predicate, "it is not true or false")
+        return found.canonical
+
     def _key(self, relation: Relation, method: str, key: IndexKey) -> Key | Unresolved:
-        column = self.column(relation.oid, key.column) if key.column is not None else None
-        if column is not None:
-            number, text = column.number, key.expression
-            type_oid, collation = column.type_oid, column.collation
-        else:
-            expression = self._canonical(relation, key.expression)
-            if isinstance(expression, Unresolved):
-                return expression
-            number, text, type_oid = 0, expression.canonical, expression.type_oid
-            read = {c.collation for name in key.columns if (c := self.column(relation.oid, name))}
-            derived = max(read - {0}, default=0) if type_oid in self._lookup.collatable else 0
-            collation = expression.collation or derived
+        plain = self._plain_key(relation, key)
+        if isinstance(plain, Unresolved):
+            return plain
+        collation, type_oid = plain.collation, plain.type_oid
         if key.collation:
             found = self._collation(key.collation)
             if found is None:
                 return Unresolved("collation", ".".join(key.collation))
             if type_oid in self._lookup.uncollatable:
-                return Unresolved("collation type", ".".join(key.collation), text)
+                return Unresolved("collation type", ".".join(key.collation), plain.text)
             collation = found.oid
-        family, input_type = self._lookup.defaults.get((method, type_oid), (0, 0))
-        if key.opclass:
-            opclass = self._opclass(method, key.opclass)
-            if opclass is None:
-                return Unresolved("opclass", ".".join(key.opclass), method)
-            if (
-                type_oid
-                and self.accepted
-                and (type_oid, opclass.input_type) not in self._lookup.accepted
-            ):
-                return Unresolved("opclass type", ".".join(key.opclass), text)
-            family, input_type = opclass.family, opclass.input_type
-        elif type_oid and (method, type_oid) not in self._lookup.defaults and self.defaults:
-            return Unresolved("type", text, method)
+        family = self._family(method, key.opclass, plain)
+        if isinstance(family, Unresolved):
+            return family
         ordered = method == "btree"
         return Key(
-            column=number,
-            text=text,
-            family=family,
-            input_type=input_type,
+            column=plain.column,
+            text=plain.text,
+            family=family[0],
+            input_type=family[1],
             collation=collation,
             descending=key.descending and ordered,
             nulls_first=key.nulls_first and ordered,
             options=", ".join(f"{name}={value}" for name, value in key.opclass_options),
         )
+
+    def _plain_key(self, relation: Relation, key: IndexKey) -> _PlainKey | Unresolved:
+        alone = len(key.columns) == 1 and key.expression == sql.quote(key.columns[0])
+        # A column in brackets is a column to the server, too.
+        column = self.column(relation.oid, key.columns[0]) if alone else None
+        if column is not None:
+            return _PlainKey(column.number, key.expression, column.type_oid, column.collation)
+        expression = self._canonical(relation, key.expression)
+        if isinstance(expression, Unresolved):
+            return expression
+        type_oid = expression.type_oid
+        read = {c.collation for name in key.columns if (c := self.column(relation.oid, name))}
+        derived = max(read - {0}, default=0) if type_oid in self._lookup.collatable else 0
+        return _PlainKey(0, expression.canonical, type_oid, expression.collation or derived)
+
+    def _family(
+        self, method: str, written: tuple[str, ...], key: _PlainKey
+    ) -> tuple[int, int] | Unresolved:
+        """Return the operator family and input type of a key."""
+        if not written:
+            default = self._lookup.defaults.get((method, key.type_oid))
+            if default is None and key.type_oid and self.defaults:
+                return Unresolved("type", key.text, method)
+            return default or (0, 0)
+        opclass = self._opclass(method, written)
+        if opclass is None:
+            return Unresolved("opclass", ".".join(written), method)
+        known = key.type_oid and self.accepted
+        if known and (key.type_oid, opclass.input_type) not in self._lookup.accepted:
+            return Unresolved("opclass type", ".".join(written), key.text)
+        return opclass.family, opclass.input_type
 
     def _collation(self, written: tuple[str, ...]) -> Collation | None:
         schemas = written[:-1] or ("pg_catalog", *self.search_path)
@@ -232,6 +252,17 @@ class Catalog:
             if item.name == written[-1] and item.method == method
         }
         return next((found[schema] for schema in schemas if schema in found), None)
+
+
+@dataclass(frozen=True, slots=True)
+class _PlainKey:
+    """A key before collation and operator class as written are looked at."""
+
+    column: int
+    text: str
+    type_oid: int
+    """0 where the server was not asked."""
+    collation: int
 
 
 @dataclass(frozen=True, slots=True)
