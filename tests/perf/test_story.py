@@ -19,6 +19,8 @@ import pytest
 
 from indexlab import units
 
+ROWS = "1000000"
+
 
 def _say(what: str, seconds: float, limit: float) -> None:
     ratio = seconds / limit
@@ -31,7 +33,7 @@ def _timed(arguments: Sequence[str], where: Path, home: Path) -> tuple[float, st
     done = subprocess.run(
         [sys.executable, "-m", "indexlab", *arguments],
         cwd=where,
-        env=os.environ | {"INDEXLAB_HOME": str(home)},
+        env=os.environ | {"INDEXLAB_HOME": str(home), "INDEXLAB_DEMO_ROWS": ROWS},
         capture_output=True,
         text=True,
         check=True,
@@ -55,7 +57,7 @@ def test_the_first_demo(place: Path) -> None:
         "from indexlab.demo import database\n"
         "with database.opened('demo', progress=lambda _text: None): pass"
     )
-    environment = os.environ | {"INDEXLAB_HOME": str(place / "home")}
+    environment = os.environ | {"INDEXLAB_HOME": str(place / "home"), "INDEXLAB_DEMO_ROWS": ROWS}
     subprocess.run([sys.executable, "-c", program], env=environment, check=True)
     loading = time.perf_counter() - began
     _say("making the cluster, loading 1,000,000 bookings, copying the template", loading, 20)
