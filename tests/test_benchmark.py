@@ -59,13 +59,13 @@ SERVER = Server(180006, "18.6", "shop", "app", "socket", 5432, superuser=False, 
 
 
 @pytest.fixture(scope="module")
-def at(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
-    with embedded.server(tmp_path_factory.mktemp("benchmark")) as server:
-        server.create_database("benchmark")
-        address = server.conninfo("benchmark")
-        with psycopg.connect(address, autocommit=True) as conn:
-            conn.execute(SETUP)
-        yield target.resolve(address)
+def at(embedded_server: embedded.Server) -> Iterator[Target]:
+    embedded_server.create_database("benchmark")
+    address = embedded_server.conninfo("benchmark")
+    with psycopg.connect(address, autocommit=True) as conn:
+        conn.execute(SETUP)
+    yield target.resolve(address)
+    embedded_server.drop_database("benchmark")
 
 
 def sampled(at: Target, text: str) -> tuple[SampledQuery, ...]:

@@ -34,9 +34,8 @@ def connect(server: embedded.Server, database: str) -> psycopg.Connection[Any]:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[embedded.Server]:
-    with embedded.server(tmp_path_factory.mktemp("demo")) as running:
-        yield running
+def server(embedded_server: embedded.Server) -> embedded.Server:
+    return embedded_server
 
 
 @pytest.fixture(scope="module")

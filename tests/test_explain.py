@@ -1,17 +1,15 @@
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
 
 from indexlab import embedded, explain
+
+if TYPE_CHECKING:
+    from conftest import Cluster
 
 SETUP = """
 CREATE SCHEMA core;
@@ -28,45 +26,22 @@ OF_CUSTOMER = "SELECT * FROM core.bookings WHERE customer_id = $1 ORDER BY date 
 
 
 @pytest.fixture(scope="module")
-def conn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[psycopg.Connection[Any]]:
-    with embedded.server(tmp_path_factory.mktemp("explain")) as server:
-        server.create_database("explain")
-        with psycopg.connect(server.conninfo("explain"), autocommit=True) as conn:
-            conn.execute(SETUP)
-            yield conn
+def conn(embedded_server: embedded.Server) -> Iterator[psycopg.Connection[Any]]:
+    embedded_server.create_database("explain")
+    with psycopg.connect(embedded_server.conninfo("explain"), autocommit=True) as conn:
+        conn.execute(SETUP)
+        yield conn
+    embedded_server.drop_database("explain")
 
 
 @pytest.fixture(scope="module")
-def conn15() -> Iterator[psycopg.Connection[Any]]:
-    binaries = Path(os.environ.get("INDEXLAB_PG15_BIN", "/usr/lib/postgresql/15/bin"))
-    if not (binaries / "initdb").exists():
-        pytest.skip(f"no PostgreSQL 15 in {binaries}: set INDEXLAB_PG15_BIN")
-    root = ["unshare", "--user", "--map-user=65534", "--map-group=65534"]
-    account = root if os.geteuid() == 0 else []
-    place = Path(tempfile.mkdtemp(prefix="pg15-"))
-    place.chmod(0o777)
-    data = place / "data"
-    control = [*account, binaries / "pg_ctl", "-D", data, "-w", "-l", place / "log"]
-    options = f"-c listen_addresses= -c unix_socket_directories={place} -c fsync=off"
-    try:
-        made = subprocess.run(
-            [*account, binaries / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "-N"],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if made.returncode:
-            pytest.skip(f"PostgreSQL 15 cannot be started here: {made.stderr.strip()}")
-        subprocess.run([*control, "-o", options, "start"], check=True, stdout=subprocess.DEVNULL)
-        try:
-            address = f"host={place} user=postgres dbname=postgres"
-            with psycopg.connect(address, autocommit=True) as conn:
-                conn.execute(SETUP)
-                yield conn
-        finally:
-            subprocess.run([*control, "-m", "immediate", "stop"], check=True, capture_output=True)
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
+def conn15(pg15_server: Cluster) -> Iterator[psycopg.Connection[Any]]:
+    with psycopg.connect(pg15_server.conninfo(), autocommit=True) as conn:
+        conn.execute("CREATE DATABASE explain")
+        with psycopg.connect(pg15_server.conninfo("explain"), autocommit=True) as own:
+            own.execute(SETUP)
+            yield own
+        conn.execute("DROP DATABASE explain")
 
 
 def plan(**node: Any) -> explain.Explain:
