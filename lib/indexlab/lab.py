@@ -86,7 +86,9 @@ def require_queries(workload: Workload) -> None:
 
 
 def _check_type(name: str, value: object, kind: type) -> None:
-    if not isinstance(value, kind):
+    """Papermill hands over whatever was typed: `-p execute no` is a text, and true."""
+    fits = (int, float) if kind is float else kind
+    if not isinstance(value, fits) or (isinstance(value, bool) and kind is not bool):
         raise InputError(f"parameter {name!r} must be {kind.__name__}, not {value!r}")
 
 
@@ -281,6 +283,7 @@ class Lab:
             InputError: the plan cannot be applied; nothing was done.
             IncompleteError: a step failed or was interrupted; `apply.json` says what stands.
         """
+        _check_type("execute", execute, bool)
         unresolved = self.unresolved()
         if unresolved:
             raise InputError(
@@ -339,6 +342,14 @@ class Lab:
         Raises:
             InputError: a query or a sampler fails; the baseline is not of this workload.
         """
+        for name, value, kind in (
+            ("label", label, str),
+            ("baseline", baseline, str),
+            ("budget", budget, float),
+            ("seed", seed, int),
+            ("statement_timeout", statement_timeout, float),
+        ):
+            _check_type(name, value, kind)
         earlier = self._baseline(baseline) if baseline else None
         if earlier is not None:
             sampled = documents.values_of(Run(Path(baseline)), self.workload)

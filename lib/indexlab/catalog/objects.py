@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from indexlab.sql import RelationName
 
@@ -157,9 +157,16 @@ class Index:
 
 def same_key(one: Key, other: Key) -> bool:
     """Return whether two keys order and compare rows alike."""
-    if (one.column, one.column or one.text) != (other.column, other.column or other.text):
+    if one.column != other.column or (not one.column and one.text != other.text):
         return False
-    return replace(one, column=0, text="") == replace(other, column=0, text="")
+    return (
+        one.family == other.family
+        and one.input_type == other.input_type
+        and one.collation == other.collation
+        and one.descending == other.descending
+        and one.nulls_first == other.nulls_first
+        and one.options == other.options
+    )
 
 
 @dataclass(frozen=True, slots=True)
