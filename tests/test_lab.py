@@ -8,8 +8,8 @@ import pytest
 
 import indexlab
 from indexlab import Lab
+from indexlab.display import Note
 from indexlab.errors import IncompleteError, InputError
-from indexlab.lab import Note
 
 DEMO = "demo:2000"
 

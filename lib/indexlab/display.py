@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import unicodedata
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 MARKS = {
     "build": ("✔", "good"),
@@ -125,3 +126,22 @@ def table(
         f'{STYLE}<table class="il-table">{title}<thead><tr>{head}</tr></thead>'
         f"<tbody>{body}</tbody></table>"
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """A few words, or SQL, where there is no table or chart to show."""
+
+    text: str
+    markup: Markup
+
+    @classmethod
+    def words(cls, text: str) -> Note:
+        """Say a sentence."""
+        return cls(text, Markup(f"<p>{escape(text)}</p>"))
+
+    def __repr__(self) -> str:
+        return self.text
+
+    def _repr_html_(self) -> str:
+        return self.markup

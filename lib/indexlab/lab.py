@@ -25,7 +25,7 @@ from indexlab.benchmark import Comparison, Measurement
 from indexlab.catalog import Catalog
 from indexlab.charts import Chart
 from indexlab.demo import database
-from indexlab.display import Markup
+from indexlab.display import Note
 from indexlab.errors import IncompleteError, InputError
 from indexlab.plan import IndexPlan
 from indexlab.progress import Progress, Tell
@@ -135,6 +135,7 @@ def open_lab(
             inputs.workload,
             run=run,
             disposable=disposable or inputs.target is None,
+            server=_server(reached),
             progress=progress,
             holding=holding.pop_all(),
         )
@@ -170,11 +171,14 @@ def roll_back(
         )
         applied = applying.rollback(reached, outcomes, execute=execute, on_event=_telling(progress))
         if execute:
-            with targets.connect(reached, read_only=True) as conn:
-                server = targets.server(conn)
-            run.write_json("rollback", documents.of_apply(applied, reached, server))
+            run.write_json("rollback", documents.of_apply(applied, reached, _server(reached)))
     progress.done()
     return applied
+
+
+def _server(target: Target) -> Server:
+    with targets.connect(target, read_only=True) as conn:
+        return targets.server(conn)
 
 
 def _name(source: str) -> str:
@@ -189,25 +193,6 @@ def _telling(progress: Progress) -> Callable[[Event], None]:
     return tell
 
 
-@dataclass(frozen=True, slots=True)
-class Note:
-    """A few words, or SQL, where there is no table or chart to show."""
-
-    text: str
-    markup: Markup
-
-    @classmethod
-    def words(cls, text: str) -> Note:
-        """Say a sentence."""
-        return cls(text, Markup(f"<p>{display.escape(text)}</p>"))
-
-    def __repr__(self) -> str:
-        return self.text
-
-    def _repr_html_(self) -> str:
-        return self.markup
-
-
 class Lab:
     """What a session works on; `open_lab` makes one."""
 
@@ -219,6 +204,7 @@ class Lab:
         *,
         run: Run | None,
         disposable: bool,
+        server: Server,
         progress: Progress,
         holding: ExitStack,
     ):
@@ -227,11 +213,10 @@ class Lab:
         self.workload = workload
         self.run = run
         self.disposable = disposable
+        self.server = server
         self._progress = progress
         self._holding = holding
         self._audited: tuple[Catalog, Audit] | None = None
-        with targets.connect(target, read_only=True) as conn:
-            self.server: Server = targets.server(conn)
 
     def __enter__(self) -> Lab:
         return self
