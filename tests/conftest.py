@@ -9,7 +9,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -18,7 +18,9 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from indexlab import embedded, target
+from indexlab import audit as auditing
+from indexlab import embedded, plan, target, workload
+from indexlab.audit import Audit, StatementAudit
 from indexlab.errors import EmbeddedError
 from indexlab.target import Target
 
@@ -171,3 +173,116 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("mounting a tmpfs is not permitted here")
     yield place
     subprocess.run(["umount", str(place)], check=True)
+
+
+# The audit, on 18 and on 15
+
+
+@pytest.fixture(scope="module", params=["embedded", pytest.param("15", marks=pytest.mark.pg15)])
+def conninfo(request: pytest.FixtureRequest) -> Callable[[str], str]:
+    """How to connect to a database of the server that the test is for."""
+    name = "embedded_server" if request.param == "embedded" else "pg15_server"
+    server = request.getfixturevalue(name)
+    return server.conninfo
+
+
+@pytest.fixture(scope="module")
+def address(conninfo: Callable[[str], str]) -> Iterator[str]:
+    """A database of the module's own, for the tests of the audit."""
+    name = f"audit_{next(_numbers)}"
+    # The audit asks the user's own embedded server, which is kept from test to test.
+    with (
+        embedded.server(),
+        psycopg.connect(conninfo("postgres"), autocommit=True) as admin,
+    ):
+        admin.execute(f"CREATE DATABASE {name}")
+        yield conninfo(name)
+        admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+EMPTY = """
+DO $$
+DECLARE
+    name text;
+BEGIN
+    FOR name IN SELECT nspname FROM pg_namespace WHERE nspname !~ '^pg_|^information_schema$' LOOP
+        EXECUTE format('DROP SCHEMA %I CASCADE', name);
+    END LOOP;
+END $$;
+DROP FOREIGN DATA WRAPPER IF EXISTS w CASCADE;
+CREATE SCHEMA public;
+GRANT USAGE ON SCHEMA public TO public;
+"""
+
+
+@pytest.fixture
+def conn(address: str) -> Iterator[psycopg.Connection]:
+    """A session on an empty database."""
+    with psycopg.connect(address, autocommit=True) as session:
+        session.execute("SET client_min_messages = warning")
+        session.execute(EMPTY)
+        session.execute("RESET client_min_messages")
+        yield session
+
+
+@pytest.fixture
+def audited(conn: psycopg.Connection) -> Callable[..., Audit]:
+    """Audit a plan against a schema."""
+
+    def run(schema: str, text: str = "CREATE INDEX unrelated ON other (x)", queries: str = ""):
+        conn.execute("CREATE TABLE other (x int)")
+        conn.execute(schema)
+        work = workload.parse(queries) if queries else None
+        return auditing.read(conn, plan.parse(text), work)[1]
+
+    return run
+
+
+@pytest.fixture
+def judged(
+    audited: Callable[..., Audit], conn: psycopg.Connection
+) -> Callable[..., StatementAudit]:
+    """Audit a plan and return its last statement, after the server has had its say.
+
+    Whatever the audit calls buildable, the server builds.
+    """
+
+    def run(schema: str, text: str, queries: str = "") -> StatementAudit:
+        audit = audited(schema, text, queries)
+        for item in audit.kept:
+            for finding in item.findings:
+                if finding.rule == "invalid-leftover":
+                    conn.execute(finding.fix)
+            conn.execute(item.revised.text)
+        return audit.statements[-1]
+
+    return run
+
+
+@pytest.fixture
+def told(conn: psycopg.Connection) -> Callable[..., StatementAudit]:
+    """Audit a plan in a scene, each time in an empty database, as `judged` does."""
+
+    def run(schema: str, text: str, **options: object) -> StatementAudit:
+        conn.execute("SET client_min_messages = warning")
+        conn.execute(EMPTY)
+        conn.execute(schema)
+        audit = auditing.read(conn, plan.parse(text), **options)[1]
+        for item in audit.kept:
+            conn.execute(item.revised.text)
+        return audit.statements[-1]
+
+    return run
+
+
+@pytest.fixture
+def surveyed(conn: psycopg.Connection) -> Callable[[str], Audit]:
+    """Audit the indexes of a scene, each time in an empty database."""
+
+    def run(schema: str) -> Audit:
+        conn.execute("SET client_min_messages = warning")
+        conn.execute(EMPTY)
+        conn.execute(schema)
+        return auditing.read(conn, plan.parse("DROP INDEX IF EXISTS gone"))[1]
+
+    return run

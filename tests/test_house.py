@@ -24,13 +24,13 @@ PACKAGE = ROOT / "lib" / "indexlab"
 
 LAW = (
     ("errors",),
-    ("units", "sql", "display"),
+    ("units", "sql", "display", "rules"),
     ("plan", "workload", "target", "embedded", "progress"),
     ("demo", "explain", "catalog"),
     ("audit", "sandbox", "apply", "benchmark"),
-    ("charts",),
+    ("charts", "export"),
     ("runs",),
-    ("lab", "render"),
+    ("lab", "render", "formats"),
     ("indexlab", "pipeline"),  # the package itself hands out the lab
     ("batch",),
     ("cli",),

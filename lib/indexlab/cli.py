@@ -6,7 +6,7 @@ import json
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
 from types import FrameType
@@ -18,6 +18,7 @@ import indexlab
 from indexlab.errors import IndexlabError
 
 if TYPE_CHECKING:
+    from indexlab.formats import Line
     from indexlab.pipeline import Options, Pipeline
 
 INTERRUPTED = 130
@@ -52,14 +53,48 @@ _format = click.option(
     default="text",
     help="What to print on stdout; progress goes to stderr.",
 )
-_inputs = _options(
+_sources = _options(
     _target,
     click.option("--plan", default="", metavar="FILE", help="The index plan (.sql)."),
     click.option("--workload", default="", metavar="FILE", help="The workload (.sql)."),
     click.option("--out", default="", metavar="DIR", help="The run directory; new under reports/."),
-    _format,
     click.option(
         "--no-report", is_flag=True, help="No notebooks and no HTML: run in this process."
+    ),
+)
+_inputs = _options(_sources, _format)
+_auditing = _options(
+    click.option(
+        "--format",
+        "form",
+        type=click.Choice(["text", "json", "github", "sarif"]),
+        default="text",
+        help="What to print on stdout: github for annotations, sarif for code scanners.",
+    ),
+    click.option("--verbose", "-v", is_flag=True, help="Tell notes of severity info, too."),
+    click.option(
+        "--fail-on",
+        type=click.Choice(["error", "warning", "never"]),
+        default="error",
+        help="Exit with 1 if the plan has a finding as grave that it does not ignore.",
+    ),
+    click.option(
+        "--resolve",
+        multiple=True,
+        metavar="OLD=NEW",
+        help="What a name of the plan means, e.g. event_date=date or booking=core.bookings.",
+    ),
+    click.option(
+        "--export",
+        type=click.Choice(["alembic", "django", "rails", "flyway", "liquibase", "sql"]),
+        default=None,
+        help="Write the revised plan as a migration of this tool.",
+    ),
+    click.option(
+        "--export-to",
+        default="",
+        metavar="PATH",
+        help="File or directory of the migration; the run directory by default.",
     ),
 )
 _measuring = _options(
@@ -101,23 +136,63 @@ _execute = click.option(
 def cli() -> None:
     """Audit, apply and benchmark PostgreSQL index plans.
 
-    Exit codes: 0 fine; 1 the audit found errors, or a query slowed down beyond --max-slowdown;
+    Exit codes: 0 fine; 1 the audit found errors (see --fail-on), or a query slowed down beyond --max-slowdown;
     2 bad input; 3 the target cannot be reached or does not allow it; 4 apply did not complete;
     130 interrupted.
     """
 
 
 @cli.command()
-@_inputs
-def audit(**given: Any) -> int:
-    """Judge every planned statement against the live database; reads only."""
+@_sources
+@_auditing
+def audit(form: str, verbose: bool, fail_on: str, **given: Any) -> int:
+    """Judge every planned statement against the live database; reads only.
+
+    A comment directly above a statement, `-- indexlab: ignore RULE because REASON`, accepts its
+    findings of that rule.
+    """
+    from indexlab import formats
+
+    given |= {"resolve": ",".join(given["resolve"]), "export": given["export"] or ""}
     options = _read(given, "audit")
     with _Terminal() as terminal:
-        document = _pipeline(options, terminal).audit()
-    _print(document, given["form"], _audit_lines(document), options, "audit.html")
-    found = [finding for item in document["statements"] for finding in item["findings"]]
-    found += document["preconditions"]
-    return FOUND if any(finding["severity"] == "error" for finding in found) else 0
+        pipeline = _pipeline(options, terminal)
+        document = pipeline.audit()
+    source = formats.Source.of(pipeline.plan.source, pipeline.plan.text)
+    match form:
+        case "github":
+            _say(formats.github(document, source, verbose=verbose))
+        case "sarif":
+            version = indexlab.__version__
+            _say([_json(formats.sarif(document, source, version=version, verbose=verbose))])
+        case "json":
+            _say([_json(document)])
+        case _:
+            _show(formats.text(document, source, verbose=verbose))
+            _say(["", _where(options, "audit.html")])
+    return FOUND if formats.fails(document, fail_on) else 0
+
+
+@cli.command("explain-rule")
+@click.argument("name", default="")
+def explain_rule(name: str) -> int:
+    """Print the page of the audit's rule NAME; without a name, list all rules."""
+    from indexlab import rules
+
+    if not name:
+        width = max(map(len, rules.names()))
+        for rule in rules.names():
+            click.echo(f"{rule:<{width}}  {rules.severity(rule):<16}  {rules.summary(rule)}")
+        return 0
+    page = rules.page(name)
+    if sys.stdout.isatty():
+        from rich.console import Console
+        from rich.markdown import Markdown
+
+        Console().print(Markdown(page))
+    else:
+        click.echo(page.rstrip())
+    return 0
 
 
 @cli.command()
@@ -234,7 +309,7 @@ def _told(document: Mapping[str, Any], form: str, options: Options) -> int:
     from indexlab.runs import Run
 
     out = Run(options.out)
-    lines = _audit_lines(out.read_json("audit"), ("error", "warning"))
+    lines = _audit_lines(out.read_json("audit"))
     if out.has("apply"):
         lines += ["", *_steps_lines(out.read_json("apply"), notes=False)]
     if document["headline"] is not None:
@@ -250,20 +325,42 @@ def _told(document: Mapping[str, Any], form: str, options: Options) -> int:
 def _print(
     document: Mapping[str, Any], form: str, lines: list[str], options: Options, page: str
 ) -> None:
-    if form == "json":
-        click.echo(json.dumps(document, indent=1, ensure_ascii=False))
-        return
+    _say([_json(document)] if form == "json" else [*lines, "", _where(options, page)])
+
+
+def _say(lines: Iterable[str]) -> None:
     for line in lines:
         click.echo(line)
-    click.echo("")
-    where = options.out / page if options.report else options.out
-    click.echo(f"report: {where.as_posix()}")
 
 
-def _audit_lines(
-    document: Mapping[str, Any], severities: tuple[str, ...] = ("error", "warning", "info")
-) -> list[str]:
+def _show(lines: Iterable[Line]) -> None:
+    """Print with colours on a terminal that takes them, and as they are elsewhere."""
+    from indexlab import formats
+
+    if not sys.stdout.isatty():
+        _say(map(formats.plain, lines))
+        return
+    from rich.console import Console
+
+    console = Console(highlight=False)  # it respects NO_COLOR
+    for line in lines:
+        console.print(formats.colored(line), soft_wrap=True)
+
+
+def _json(document: Mapping[str, Any]) -> str:
+    return json.dumps(document, indent=1, ensure_ascii=False)
+
+
+def _where(options: Options, page: str) -> str:
+    path = options.out / page if options.report else options.out
+    return f"report: {path.as_posix()}"
+
+
+def _audit_lines(document: Mapping[str, Any]) -> list[str]:
+    """Say of a run's audit what bears on its other stages."""
     from indexlab.display import clean
+
+    severities = ("error", "warning")
 
     lines = []
     for item in document["statements"]:
@@ -271,7 +368,7 @@ def _audit_lines(
         lines += [
             f"         {finding['severity']}: {clean(finding['message'])} [{finding['rule']}]"
             for finding in item["findings"]
-            if finding["severity"] in severities
+            if finding["severity"] in severities and not finding["suppressed"]
         ]
     lines += [
         f"{finding['severity']}: {clean(finding['message'])} [{finding['rule']}]"

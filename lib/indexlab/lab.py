@@ -6,16 +6,18 @@ directory if there is one, and returns it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 
 from indexlab import apply as applying
 from indexlab import audit as auditing
 from indexlab import benchmark as benchmarking
-from indexlab import charts, demo, display, units
+from indexlab import charts, demo, display, export, units
 from indexlab import plan as plans
 from indexlab import target as targets
 from indexlab import workload as workloads
@@ -33,6 +35,7 @@ from indexlab.runs import Run, documents
 from indexlab.target import Server, Target
 from indexlab.workload import Workload
 
+Resolutions = tuple[tuple[str, str], ...]
 SETTLED = (*auditing.KEPT, "skip")
 BUDGET = 10.0
 """Seconds of measuring, over all queries of one side."""
@@ -46,20 +49,23 @@ class Inputs:
     workload: Workload
     target: Target | None
     """None for the demo."""
+    resolve: Resolutions = ()
 
 
-def read_inputs(target: str, plan: str, workload: str) -> Inputs:
+def read_inputs(target: str, plan: str, workload: str, resolve: str = "") -> Inputs:
     """Read what the user handed in; connects to nothing.
 
     Args:
         target: as for --target.
         plan: path of the plan; empty for the demo's.
         workload: path of the workload; empty for the demo's on the demo, none elsewhere.
+        resolve: what names of the plan mean: `old=new`, separated by commas.
 
     Raises:
         InputError: an input is not as it must be; names file and line.
     """
-    for name, value in (("target", target), ("plan", plan), ("workload", workload)):
+    given = (("target", target), ("plan", plan), ("workload", workload), ("resolve", resolve))
+    for name, value in given:
         _check_type(name, value, str)
     is_demo = database.is_demo(target)
     if is_demo:
@@ -72,7 +78,17 @@ def read_inputs(target: str, plan: str, workload: str) -> Inputs:
         if workload or is_demo
         else Workload((), "none"),
         target=None if is_demo else targets.resolve(target),
+        resolve=tuple(_resolutions(resolve)),
     )
+
+
+def _resolutions(text: str) -> Iterator[tuple[str, str]]:
+    """Split at the commas and the equals signs that stand outside of quotes."""
+    for pair in filter(None, map(str.strip, re.findall(r'(?:"[^"]*"|[^",]|")+', text))):
+        parts = [part.strip() for part in re.findall(r'(?:"[^"]*"|[^"=]|")+', pair)]
+        if len(parts) != 2 or not all(parts):
+            raise InputError(f"--resolve {pair!r} is not old=new, such as event_date=date")
+        yield parts[0], parts[1]
 
 
 def require_queries(workload: Workload) -> None:
@@ -100,6 +116,7 @@ def open_lab(
     out: str = "",
     *,
     disposable: bool = False,
+    resolve: str = "",
     tell: Tell | None = None,
 ) -> Lab:
     """Open a lab: check every input, reach the target, and make the run directory.
@@ -112,6 +129,7 @@ def open_lab(
         out: run directory; empty keeps nothing.
         disposable: the target may be written to by the workload's writes, which are rolled back;
             the demo always is.
+        resolve: what names of the plan mean: `old=new`, separated by commas.
         tell: is told what goes on; by default the page or the command that started this process.
 
     Raises:
@@ -120,7 +138,7 @@ def open_lab(
     """
     for name, value, kind in (("out", out, str), ("disposable", disposable, bool)):
         _check_type(name, value, kind)
-    inputs = read_inputs(target, plan, workload)
+    inputs = read_inputs(target, plan, workload, resolve)
     if stage == "benchmark":
         require_queries(inputs.workload)
     progress = Progress(tell)
@@ -133,6 +151,7 @@ def open_lab(
             reached,
             inputs.plan,
             inputs.workload,
+            resolve=inputs.resolve,
             run=run,
             disposable=disposable or inputs.target is None,
             server=_server(reached),
@@ -186,6 +205,49 @@ def _name(source: str) -> str:
     return Path(source).name
 
 
+def check_export(tool: str, to: str) -> None:
+    """Check an export's options; writes nothing.
+
+    Raises:
+        InputError: there is no such tool, or it cannot be written there.
+    """
+    if tool and tool not in export.TOOLS:
+        raise InputError(f"no export for {tool!r}: there are {', '.join(export.TOOLS)}")
+    if not to:
+        return
+    if not tool:
+        raise InputError("--export-to needs --export, which says for which tool")
+    path = Path(to)
+    if path.is_file():
+        raise InputError(f"{to!r} exists already, and an export never overwrites a file")
+    if not path.is_dir() and not path.parent.is_dir():
+        raise InputError(f"the directory {path.parent.as_posix()!r} does not exist")
+
+
+def _exported(files: tuple[export.File, ...], place: Path) -> tuple[Path, ...]:
+    """Write files into a directory, or the first of them as `place` and the others beside it."""
+    names = [file.name for file in files]
+    folder = place
+    if not place.is_dir():
+        folder = place.parent
+        stem = files[0].name
+        names = [_beside(place.name, stem, name) for name in names]
+    for name in names:
+        if (folder / name).exists():
+            raise InputError(
+                f"{(folder / name).as_posix()!r} exists already, and an export never overwrites "
+                "a file"
+            )
+    return tuple(
+        Run(folder).write(name, file.text) for name, file in zip(names, files, strict=True)
+    )
+
+
+def _beside(given: str, first: str, name: str) -> str:
+    """Name a file after the one that was given: what belongs to it begins with its name."""
+    return given + name.removeprefix(first) if name.startswith(first) else name
+
+
 def _telling(progress: Progress) -> Callable[[Event], None]:
     def tell(event: Event) -> None:
         progress.tell(str(event), None if event.percent is None else event.percent / 100)
@@ -202,6 +264,7 @@ class Lab:
         plan: IndexPlan,
         workload: Workload,
         *,
+        resolve: Resolutions,
         run: Run | None,
         disposable: bool,
         server: Server,
@@ -211,6 +274,7 @@ class Lab:
         self.target = target
         self.plan = plan
         self.workload = workload
+        self.resolve = resolve
         self.run = run
         self.disposable = disposable
         self.server = server
@@ -237,7 +301,7 @@ class Lab:
         if self._audited is None:
             self._progress.tell("reading the catalog")
             with targets.connect(self.target, read_only=True, purpose="audit") as conn:
-                self._audited = auditing.read(conn, self.plan, self.workload)
+                self._audited = auditing.read(conn, self.plan, self.workload, resolve=self.resolve)
         return self._audited
 
     def audit(self) -> Audit:
@@ -385,12 +449,37 @@ class Lab:
         text = auditing.revised_plan_sql(audit)
         return Note(text, display.code(text))
 
+    def export(self, audit: Audit, tool: str, to: str = "") -> Note:
+        """Write the revised plan as a migration of a tool.
+
+        Args:
+            audit: whose plan.
+            tool: one of `export.TOOLS`; empty writes nothing.
+            to: a directory, or the file of the migration; empty is the run's directory.
+
+        Raises:
+            InputError: there is no such tool, it cannot hold a statement, or the file is there
+                already.
+            IncompleteError: the file cannot be written.
+        """
+        if not tool:
+            return Note.words("No export was asked for.")
+        files = export.migration(tool, audit, now=datetime.now(UTC))
+        if not files:
+            return Note.words("There is nothing to export: the revised plan is empty.")
+        if not to and self.run is None:
+            return Note(files[0].text, display.code(files[0].text))
+        folder = Run(self.run.path) if self.run is not None else Run(Path())
+        written = _exported(files, Path(to) if to else folder.path)
+        return Note.words("Written: " + ", ".join(path.as_posix() for path in written))
+
     def evidence(self, audit: Audit) -> Note:
         """Show every finding with its evidence."""
-        frame = audit.findings_frame()[["about", "severity", "rule", "evidence", "fix"]]
+        columns = ["about", "severity", "rule", "evidence", "fix", "suppressed"]
+        frame = audit.findings_frame()[columns].rename(columns={"suppressed": "ignored because"})
         rows = [
-            (row.about, display.badge(str(row.severity)), row.rule, row.evidence, row.fix)
-            for row in frame.itertuples()
+            (about, display.badge(str(severity)), *rest)
+            for about, severity, *rest in frame.itertuples(index=False)
         ]
         return Note(frame.to_string(), display.table(tuple(frame.columns), rows))
 

@@ -14,6 +14,7 @@ from indexlab import render, units
 from indexlab.apply import Applied
 from indexlab.errors import IndexlabError, InputError
 from indexlab.lab import Inputs, Lab
+from indexlab.plan import IndexPlan
 from indexlab.progress import Tell
 from indexlab.runs import Json, Run, documents
 
@@ -37,6 +38,9 @@ class Options:
     seed: int = 0
     statement_timeout: float = 60.0
     max_slowdown: float | None = None
+    resolve: str = ""
+    export: str = ""
+    export_to: str = ""
 
 
 @dataclass(slots=True)
@@ -50,13 +54,22 @@ class Pipeline:
     def __post_init__(self) -> None:
         """Read every input, so that a wrong one is told before anything is started."""
         options = self.options
-        self._inputs = labs.read_inputs(options.target, options.plan, options.workload)
+        self._inputs = labs.read_inputs(
+            options.target, options.plan, options.workload, options.resolve
+        )
+        labs.check_export(options.export, options.export_to)
         if options.baseline:
             documents.measurement(Run(Path(options.baseline)))
 
     def audit(self) -> Json:
-        """Audit the plan; reads only."""
-        return self._stage("audit", self.options.out, lambda lab: lab.audit(), {})
+        """Audit the plan, and export it if the options say so; changes nothing on the target."""
+        tool, to = self.options.export, self.options.export_to
+        return self._stage(
+            "audit",
+            self.options.out,
+            lambda lab: lab.export(lab.audit(), tool, to),
+            {"resolve": self.options.resolve, "export": tool, "export_to": to},
+        )
 
     def apply(self) -> Json:
         """Apply the revised plan; a dry run unless the options say execute."""
@@ -120,6 +133,11 @@ class Pipeline:
                 summary.headline = after["headline"]
         return Run(out).read_json("run")
 
+    @property
+    def plan(self) -> IndexPlan:
+        """The plan as it was read."""
+        return self._inputs.plan
+
     def _spec(self) -> str:
         """What --target said, without a password."""
         target = self._inputs.target
@@ -151,7 +169,12 @@ class Pipeline:
             )
             return
         with labs.open_lab(
-            stage, options.target, **inputs, disposable=options.disposable, tell=self.tell
+            stage,
+            options.target,
+            **inputs,
+            disposable=options.disposable,
+            resolve=options.resolve,
+            tell=self.tell,
         ) as lab:
             verb(lab)
 

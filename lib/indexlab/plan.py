@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from postgast.pg_query_pb2 import Node, ObjectType, VariableSetKind
 
-from indexlab import sql
+from indexlab import rules, sql
 from indexlab.errors import InputError
 from indexlab.sql import RelationName, Statement
 
 ACCEPTED = (
     "CREATE INDEX and DROP INDEX, beside BEGIN, COMMIT, SET, RESET, ANALYZE and COMMENT ON INDEX"
 )
+EMPTY = "-- indexlab: nothing is left of this plan"
+"""The line by which a file of comments is read as a plan without statements."""
 DESCENDING, NULLS_FIRST, NULLS_LAST = 3, 2, 3  # SortByDir, SortByNulls of the grammar
 
 
@@ -152,6 +155,18 @@ class IndexDef:
 
 
 @dataclass(frozen=True, slots=True)
+class Ignore:
+    """A comment above a statement that says which finding is known, and why it is accepted."""
+
+    rule: str
+    reason: str
+    line: int
+
+    def __str__(self) -> str:
+        return f"indexlab: ignore {self.rule} because {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
 class CreateIndex:
     """A planned CREATE INDEX."""
 
@@ -164,6 +179,9 @@ class CreateIndex:
     search_path: tuple[str, ...] | None = None
     """What a SET search_path above it in the file says; None means the session's."""
     in_transaction: bool = False
+    column: int = 1
+    """Where its first word stands in the line, in characters from 1."""
+    ignores: tuple[Ignore, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +197,8 @@ class DropIndex:
     cascade: bool = False
     search_path: tuple[str, ...] | None = None
     in_transaction: bool = False
+    column: int = 1
+    ignores: tuple[Ignore, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +232,8 @@ class IndexPlan:
 
     statements: tuple[PlanStatement, ...]
     source: str = "plan.sql"
+    text: str = field(default="", repr=False, compare=False)
+    """What it was read from, for those who quote a line of it."""
 
     @property
     def creates(self) -> tuple[CreateIndex, ...]:
@@ -249,9 +271,11 @@ def parse(text: str, source: str = "plan.sql") -> IndexPlan:
         InputError: a syntax error or a statement that a plan may not hold; names file and line.
     """
     statements = tuple(_statements(sql.parse(text, source), source))
-    if not any(isinstance(item, CreateIndex | DropIndex) for item in statements):
+    kept = any(isinstance(item, CreateIndex | DropIndex) for item in statements)
+    if not kept and (statements or EMPTY not in text.splitlines()):
         raise InputError("holds no CREATE INDEX or DROP INDEX statement", source=source)
-    return IndexPlan(statements, source)
+    _check_ignores(text, statements, source)
+    return IndexPlan(statements, source, text)
 
 
 def _statements(parsed: tuple[Statement, ...], source: str) -> Iterator[PlanStatement]:
@@ -260,17 +284,23 @@ def _statements(parsed: tuple[Statement, ...], source: str) -> Iterator[PlanStat
     in_transaction = False
     for item in parsed:
         tree = item.tree
-        where: dict[str, Any] = {"text": item.text, "line": item.line, "reason": item.comment}
+        where: dict[str, Any] = {"text": item.text, "line": item.line, "reason": _reason(item)}
+        judged: dict[str, Any] = {"column": item.column, "ignores": tuple(_ignores(item, source))}
         match item.kind:
             case "index_stmt":
                 index = IndexDef._of_statement(item, source)
                 yield CreateIndex(
-                    index, **where, search_path=search_path, in_transaction=in_transaction
+                    index,
+                    **where,
+                    **judged,
+                    search_path=search_path,
+                    in_transaction=in_transaction,
                 )
             case "drop_stmt" if _object_type(tree.remove_type) == "OBJECT_INDEX":
                 yield DropIndex(
                     tuple(_name(entry.list.items) for entry in tree.objects),
                     **where,
+                    **judged,
                     concurrently=tree.concurrent,
                     if_exists=tree.missing_ok,
                     cascade=tree.behavior == 2,  # DROP_CASCADE
@@ -301,6 +331,61 @@ def _statements(parsed: tuple[Statement, ...], source: str) -> Iterator[PlanStat
                 )
 
 
+IGNORE = re.compile(r"--\s*indexlab:\s*ignore\b(?P<rest>.*)", re.IGNORECASE | re.DOTALL)
+ACCEPTANCE = re.compile(r"\s+(?P<rule>\S+)\s+because\s+(?P<reason>\S.*)", re.IGNORECASE | re.DOTALL)
+
+
+def _reason(item: Statement) -> str:
+    """Return the comment above without what it says to the audit."""
+    said = [sql.comment_text(c.text) for c in item.above if not IGNORE.fullmatch(c.text)]
+    return "\n".join(line for part in said for line in part.splitlines() if line)
+
+
+def _ignores(item: Statement, source: str) -> Iterator[Ignore]:
+    for comment in item.above:
+        asked = IGNORE.fullmatch(comment.text)
+        if asked is None:
+            continue
+        accepted = ACCEPTANCE.fullmatch(asked["rest"])
+        if accepted is None:
+            raise InputError(
+                f"{sql.comment_text(comment.text)!r} gives no rule or no reason: write "
+                "-- indexlab: ignore RULE because REASON",
+                source=source,
+                line=comment.line,
+            )
+        if accepted["rule"] not in rules.names():
+            near = rules.nearest(accepted["rule"])
+            raise InputError(
+                f"there is no rule {accepted['rule']!r}"
+                + (f", did you mean {near!r}?" if near else "")
+                + "; `indexlab explain-rule` lists them",
+                source=source,
+                line=comment.line,
+            )
+        yield Ignore(accepted["rule"], accepted["reason"].strip(), comment.line)
+
+
+def _check_ignores(text: str, statements: Iterable[PlanStatement], source: str) -> None:
+    """Refuse what would be without effect: nobody may trust in it."""
+    if not IGNORE.search(text):
+        return
+    heard = {
+        ignore.line
+        for item in statements
+        if isinstance(item, CreateIndex | DropIndex)
+        for ignore in item.ignores
+    }
+    for comment in sql.line_comments(text):
+        if IGNORE.fullmatch(comment.text) and comment.line not in heard:
+            raise InputError(
+                "stands above no statement that could be ignored: put it on a line of its own "
+                "directly above a CREATE INDEX or DROP INDEX",
+                source=source,
+                line=comment.line,
+            )
+
+
 _TRANSACTION = {1: "BEGIN", 2: "BEGIN", 3: "COMMIT"}  # TransactionStmtKind: BEGIN, START, COMMIT
 
 
@@ -310,6 +395,8 @@ def _object_type(number: int) -> str:
 
 def _written(item: PlanStatement) -> str:
     reason = "".join(f"-- {line}\n" for line in item.reason.splitlines())
+    if isinstance(item, CreateIndex | DropIndex):
+        reason += "".join(f"-- {ignore}\n" for ignore in item.ignores)
     text = item.index.sql if isinstance(item, CreateIndex) else item.text.rstrip(";")
     return f"{reason}{text};\n"
 

@@ -6,6 +6,7 @@ import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,29 @@ class RelationName:
         return ".".join(quote(part) for part in parts)
 
 
+@dataclass(frozen=True, slots=True)
+class Comment:
+    """A comment that stands on lines of its own."""
+
+    text: str
+    """As written, with its marks."""
+    line: int
+    """Its first line, counted from 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """One word of a statement, as PostgreSQL's scanner sees it."""
+
+    value: str
+    """A name as the server would read it, anything else as written."""
+    start: int
+    """Where it stands, in characters from 0."""
+    end: int
+    is_name: bool
+    """Whether it is an identifier or a key word."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Statement:
     """One statement of a text: its parse tree, its words and where they stand."""
@@ -43,6 +67,10 @@ class Statement:
     """Line of the first word, counted from 1."""
     comment: str
     """The comment directly above, without its marks; empty when there is none."""
+    column: int = 1
+    """Where the first word stands in its line, in characters from 1."""
+    above: tuple[Comment, ...] = ()
+    """The comments that `comment` was made of."""
 
     @property
     def kind(self) -> str:
@@ -145,16 +173,19 @@ def _statements(
         end = raw.stmt_location + raw.stmt_len if raw.stmt_len else len(data)
         start = word_starts[bisect_left(word_starts, raw.stmt_location)]
         end = words[bisect_left(word_starts, end) - 1].end  # comments after it are not its text
-        above: list[str] = []
+        above: list[Comment] = []
         line = line_of(start)
         while (token := comments.get(line - 1)) is not None:
-            above.insert(0, _comment_text(data[token.start : token.end].decode()))
             line = line_of(token.start)
+            above.insert(0, Comment(data[token.start : token.end].decode(), line))
+        said = [comment_text(item.text) for item in above]
         yield Statement(
             raw.stmt,
             data[start:end].decode(),
             line_of(start),
-            "\n".join(said for part in above for said in part.splitlines() if said),
+            "\n".join(line for part in said for line in part.splitlines() if line),
+            len(data[data.rfind(b"\n", 0, start) + 1 : start].decode()) + 1,
+            tuple(above),
         )
 
 
@@ -164,11 +195,44 @@ def _stands_alone(data: bytes, token: ScanToken) -> bool:
     return not before.strip() and not after.strip()
 
 
-def _comment_text(comment: str) -> str:
+def comment_text(comment: str) -> str:
+    """Return what a comment says, without its marks."""
     if comment.startswith("--"):
         return comment.lstrip("-").strip()
     lines = comment.removeprefix("/*").removesuffix("*/").splitlines()
     return "\n".join(line.strip().lstrip("*").strip() for line in lines).strip()
+
+
+def line_comments(text: str) -> Iterator[Comment]:
+    """Find every `--` comment of a text that the grammar accepts, wherever it stands."""
+    data = text.encode()
+    for token in postgast.scan(text).tokens:
+        if token.token == SQL_COMMENT:
+            line = data.count(b"\n", 0, token.start) + 1
+            yield Comment(data[token.start : token.end].decode(), line)
+
+
+def words(text: str) -> tuple[Word, ...]:
+    """Split a text into its words, without comments; what the scanner refuses has none."""
+    data = text.encode()
+    found = []
+    try:
+        tokens = postgast.scan(text).tokens
+    except postgast.PgQueryError:
+        return ()
+    for token in tokens:
+        if token.token in COMMENTS:
+            continue
+        spelled = data[token.start : token.end].decode()
+        start = len(data[: token.start].decode())
+        is_name = spelled[0] in '"_' or spelled[0].isalpha()
+        value = spelled
+        if spelled.startswith('"'):
+            value = truncate(spelled[1:-1].replace('""', '"'))
+        elif is_name:
+            value = truncate("".join(c.lower() if c.isascii() else c for c in spelled))
+        found.append(Word(value, start, start + len(spelled), is_name))
+    return tuple(found)
 
 
 def without_outer_comments(text: str) -> str:
@@ -239,6 +303,7 @@ def _without_positions(tree: ParseResult) -> list[Node]:
     return nodes
 
 
+@lru_cache(maxsize=65536)
 def quote(identifier: str) -> str:
     """Quote an identifier if PostgreSQL would not read it back unquoted.
 

@@ -2,6 +2,7 @@
 
 from indexlab.audit.auditor import audit, read
 from indexlab.audit.migration import migration_sql, revised_plan_sql, rollback_sql
+from indexlab.audit.places import Place, place
 from indexlab.audit.verdicts import (
     KEPT,
     VERDICTS,
@@ -22,11 +23,13 @@ __all__ = [
     "Evidence",
     "ExistingAudit",
     "Finding",
+    "Place",
     "Severity",
     "StatementAudit",
     "Verdict",
     "audit",
     "migration_sql",
+    "place",
     "read",
     "revised_plan_sql",
     "rollback_sql",

@@ -10,11 +10,15 @@ from typing import Any
 import psycopg
 
 from indexlab import catalog as catalogs
-from indexlab.audit import creates, drops, existing, together
-from indexlab.audit.drafts import Draft, Facts, Scene
+from indexlab.audit import creates, drops, duplicates, existing, scratch, together, usefulness
+from indexlab.audit.answers import Answers
+from indexlab.audit.drafts import Draft, Facts, Scene, by_table
 from indexlab.audit.drops import Drop
+from indexlab.audit.preconditions import preconditions
+from indexlab.audit.resolutions import check, resolutions
+from indexlab.audit.suppression import suppress
 from indexlab.audit.verdicts import KEPT, Audit, StatementAudit, Verdict
-from indexlab.catalog import Catalog
+from indexlab.catalog import Catalog, activity, statistics
 from indexlab.plan import (
     CommentOnIndex,
     CreateIndex,
@@ -27,56 +31,111 @@ from indexlab.workload import Workload
 
 
 def read(
-    conn: psycopg.Connection[Any], plan: IndexPlan, workload: Workload | None = None
+    conn: psycopg.Connection[Any],
+    plan: IndexPlan,
+    workload: Workload | None = None,
+    *,
+    resolve: tuple[tuple[str, str], ...] = (),
+    other: psycopg.Connection[Any] | None = None,
 ) -> tuple[Catalog, Audit]:
     """Read the catalog and audit the plan against it; reads only.
 
     Where the audit corrects a statement that has expressions, the server is asked again what it
-    makes of the corrected ones.
+    makes of the corrected ones. What only a server can tell is asked of the embedded server, on
+    an empty copy of the table; without such a statement, none is started.
 
     Args:
         conn: a connection in autocommit mode.
         plan: what is wanted.
         workload: the queries that matter, to rank names by.
+        resolve: what names mean, old and new: `column` and `column`, `table.column` and `column`,
+            or `table` and `schema.table`.
+        other: a second connection to the same address, to tell a transaction pooler by.
+
+    Raises:
+        InputError: a resolution answers nothing, or names what does not exist.
     """
     catalog = catalogs.read(conn, plan)
-    facts = Facts(catalog, _words(workload))
+    facts = Facts(catalog, _words(workload), resolutions=resolutions(resolve))
     drafts = [creates.resolve(facts, item, 0) for item in plan.creates]
+    _all_answered(facts, plan, drafts)
     corrected = IndexPlan(tuple(revised(d.statement, d.index) for d in drafts if d.corrected))
     catalog = catalogs.with_expressions(conn, catalog, corrected)
-    return catalog, audit(catalog, plan, workload)
+    facts = replace(facts, catalog=catalog)
+    drafts = [creates.resolve(facts, item, 0) for item in plan.creates]
+    catalog = replace(
+        catalog,
+        statistics=statistics.read(conn, catalog, _tables(drafts)),
+        activity=activity.read(conn, other),
+    )
+    answers = Answers(scratch.ask(conn, catalog, drafts), duplicates.count(conn, catalog, drafts))
+    return catalog, audit(catalog, plan, workload, resolve=resolve, answers=answers)
 
 
-def audit(catalog: Catalog, plan: IndexPlan, workload: Workload | None = None) -> Audit:
+def audit(
+    catalog: Catalog,
+    plan: IndexPlan,
+    workload: Workload | None = None,
+    *,
+    resolve: tuple[tuple[str, str], ...] = (),
+    answers: Answers | None = None,
+) -> Audit:
     """Judge every statement of a plan; pure.
 
     Args:
         catalog: the target, read with the same plan.
         plan: what is wanted.
         workload: the queries that matter, to rank names by.
+        resolve: what names mean, as for `read`.
+        answers: what a server was asked about the plan beforehand.
+
+    Raises:
+        InputError: a resolution answers nothing, or names what does not exist.
     """
-    facts = Facts(catalog, _words(workload))
+    facts = Facts(catalog, _words(workload), answers or Answers(), resolutions(resolve))
     drafts: list[Draft] = []
     dropping: list[Drop] = []
+    planned: set[str] = set()
     for place, statement in enumerate(plan.statements):
         if isinstance(statement, CreateIndex):
             drafts.append(creates.resolve(facts, statement, place))
+            planned.add(drafts[-1].index.name or "")
         elif isinstance(statement, DropIndex):
-            planned = [draft.index.name or "" for draft in drafts]
             dropping += drops.resolve(catalog, statement, place, planned)
+    _all_answered(facts, plan, drafts)
     dropped = tuple(entry for drop in dropping for entry in drop.dropped)
     scene = Scene(catalog, dropped)
-    settled = together.settle(scene, tuple(drafts))
+    settled = usefulness.judge(scene, together.settle(scene, tuple(drafts)), workload)
     built = tuple(draft for draft in settled if draft.verdict is None)
-    statements = tuple(_in_order(scene, settled, built, dropping))
+    statements = suppress(tuple(_in_order(scene, settled, built, dropping)))
     return Audit(
         statements=statements,
         existing=existing.examine(scene, built),
-        preconditions=tuple(existing.preconditions(catalog.server)),
+        preconditions=tuple(
+            preconditions(catalog, _tables(built), usefulness.sizes(catalog, built))
+        ),
         advice=tuple(existing.foreign_keys_without_index(scene, built)),
         revised=IndexPlan(tuple(_revised(plan, statements)), plan.source),
         server=catalog.server,
         source=plan.source,
+    )
+
+
+def _tables(drafts: Iterable[Draft]) -> set[int]:
+    """Return the tables of the drafts that may be built."""
+    return {d.relation.oid for d in drafts if d.verdict is None and d.relation is not None}
+
+
+def _all_answered(facts: Facts, plan: IndexPlan, drafts: list[Draft]) -> None:
+    """See that every resolution is of use."""
+    if not facts.resolutions:
+        return
+    without = replace(facts, resolutions=())
+    asked = [creates.resolve(without, item, 0) for item in plan.creates]
+    check(
+        facts.resolutions,
+        (finding for draft in (*asked, *drafts) for finding in draft.findings),
+        (finding for draft in drafts for finding in draft.findings),
     )
 
 
@@ -92,11 +151,12 @@ def _in_order(
     built: tuple[Draft, ...],
     dropping: Iterable[Drop],
 ) -> Iterator[StatementAudit]:
-    planned = [draft.wanted for draft in built if draft.wanted is not None]
+    planned = by_table(draft.wanted for draft in built)
     numbered = [(draft.place, _concluded(draft)) for draft in settled]
     for drop in dropping:
-        staying = [] if drop.index is None else scene.staying(drop.index.table)
-        audited = drops.conclude(scene.catalog, drop, [*staying, *planned])
+        table = 0 if drop.index is None else drop.index.table
+        beside = [*scene.staying(table), *planned.get(table, ())]
+        audited = drops.conclude(scene.catalog, drop, beside)
         numbered.append((drop.place, audited))
     yield from (audited for _, audited in sorted(numbered, key=lambda item: item[0]))
 

@@ -7,6 +7,8 @@ from dataclasses import replace
 from indexlab import sql
 from indexlab.audit.drafts import Draft, Facts
 from indexlab.audit.names import Name, candidates, clearly_best, nearest, ranking
+from indexlab.audit.resolutions import resolved
+from indexlab.audit.verdicts import Finding
 
 SYSTEM_COLUMNS = ("tableoid", "xmin", "cmin", "xmax", "cmax", "ctid")
 
@@ -31,6 +33,15 @@ def its_columns(facts: Facts, draft: Draft) -> Draft:
                 f"INCLUDE takes columns only, and {written} is an expression",
                 verdict="refuse",
             )
+        answer = _answered(facts, draft, written)
+        if answer is not None:
+            column, finding = answer
+            renamed.append((written, column))
+            draft = replace(draft, findings=(*draft.findings, finding))
+            continue
+        if written == draft.statement.index.table.name and not _is_plain(draft, written):
+            renamed.append((written, relation.name))  # the whole row, by the table's old name
+            continue
         columns = [Name(c.name, c.type) for c in facts.catalog.columns_of(relation.oid)]
         ranked = candidates(written, columns, facts.mentioned)
         best = clearly_best(written, ranked)
@@ -50,6 +61,25 @@ def its_columns(facts: Facts, draft: Draft) -> Draft:
     if draft.verdict is not None or not renamed:
         return draft
     return replace(draft, index=index.revise(columns=dict(renamed)), corrected=True)
+
+
+def _answered(facts: Facts, draft: Draft, written: str) -> tuple[str, Finding] | None:
+    """Return the column that the user said is meant."""
+    relation, table = draft.table(), draft.statement.index.table
+    names = tuple(part for part in (table.schema, table.name, written) if part is not None)
+    for resolution in facts.resolutions:
+        column = resolution.column(facts.catalog, relation, names)
+        if column is not None:
+            what = f"column {sql.quote(written)}"
+            meant = f"{relation.qualified}.{sql.quote(column.name)}"
+            return column.name, resolved(what, meant, resolution)
+    return None
+
+
+def _is_plain(draft: Draft, written: str) -> bool:
+    """Return whether a name stands where only a column can."""
+    keys = draft.index.keys
+    return written in draft.index.include or any(key.column == written for key in keys)
 
 
 def no_virtual_columns(facts: Facts, draft: Draft) -> Draft:

@@ -181,9 +181,7 @@ def cautions(catalog: Catalog, index: Index, others: Iterable[Index]) -> tuple[s
 def foreign_keys(catalog: Catalog, index: Index) -> tuple[ForeignKey, ...]:
     """Return the foreign keys of its table that an index supports."""
     return tuple(
-        key
-        for key in catalog.foreign_keys
-        if key.table == index.table and supports(catalog, index, key)
+        key for key in catalog.foreign_keys_of(index.table) if supports(catalog, index, key)
     )
 
 
@@ -219,6 +217,9 @@ def restore_sql(catalog: Catalog, index: Index) -> str:
     """Write the statement that brings an index back, without blocking where that is possible."""
     partitioned = catalog.relation(index.oid).kind == "partitioned index"
     try:
-        return IndexDef.parse(index.definition).revise(concurrently=not partitioned).sql
+        revised = IndexDef.parse(index.definition).revise(concurrently=not partitioned)
+        node = sql.parse(revised.sql, "<index>")[0].node
+        node.index_stmt.table_space = index.tablespace  # the server's words leave it out
+        return sql.deparse(node)
     except InputError:  # a newer server's word that the grammar here does not know
         return index.definition

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from indexlab.audit.asked import as_a_server_builds_it, without_duplicate_rows
 from indexlab.audit.columns import its_columns, no_virtual_columns
 from indexlab.audit.drafts import Draft, Facts, Rule
 from indexlab.audit.methods import (
     in_terms_of_the_catalog,
     its_storage,
+    plain_include,
     within_the_methods_limits,
     within_the_servers_limits,
 )
@@ -28,9 +30,12 @@ RULES: tuple[Rule, ...] = (
     no_virtual_columns,
     within_the_methods_limits,
     within_the_servers_limits,
+    plain_include,
     in_terms_of_the_catalog,
     its_storage,
     its_length,
+    as_a_server_builds_it,
+    without_duplicate_rows,
 )
 
 

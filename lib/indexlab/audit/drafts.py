@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 
 from indexlab import sql, units
+from indexlab.audit.answers import Answers
+from indexlab.audit.resolutions import Resolution
 from indexlab.audit.verdicts import Evidence, Finding, Severity, Verdict
 from indexlab.catalog import Catalog, Index, Relation
 from indexlab.plan import CreateIndex, IndexDef
@@ -70,6 +73,10 @@ class Facts:
     catalog: Catalog
     mentioned: frozenset[str]
     """The words of the workload."""
+    answers: Answers = field(default_factory=Answers)
+    """What a server was asked beforehand."""
+    resolutions: tuple[Resolution, ...] = ()
+    """What the user says that names mean."""
 
 
 Rule = Callable[[Facts, Draft], Draft]
@@ -90,14 +97,32 @@ class Scene:
 
     catalog: Catalog
     dropped: tuple[Dropped, ...] = ()
+    _places: dict[int, int] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        places = {item.oid: item.place for item in reversed(self.dropped)}
+        object.__setattr__(self, "_places", places)
 
     def drops(self, index: Index) -> bool:
         """Return whether the plan drops this index."""
-        return any(item.oid == index.oid for item in self.dropped)
+        return index.oid in self._places
+
+    def dropped_before(self, oid: int, place: int) -> bool:
+        """Return whether a statement before this place of the plan drops a relation."""
+        return oid in self._places and self._places[oid] < place
 
     def staying(self, table: int) -> tuple[Index, ...]:
         """Return the indexes of a table that the plan leaves."""
         return tuple(i for i in self.catalog.indexes_of(table) if not self.drops(i))
+
+
+def by_table(indexes: Iterable[Index | None]) -> dict[int, list[Index]]:
+    """Group planned indexes by their tables; those that are not in the catalog are left out."""
+    grouped: defaultdict[int, list[Index]] = defaultdict(list)
+    for index in indexes:
+        if index is not None:
+            grouped[index.table].append(index)
+    return grouped
 
 
 Drafts = tuple[Draft, ...]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import dataclass, replace
 
 from indexlab import sql
@@ -57,7 +57,7 @@ class Drop:
 
 
 def resolve(
-    catalog: Catalog, statement: DropIndex, place: int, planned: Iterable[str]
+    catalog: Catalog, statement: DropIndex, place: int, planned: Set[str]
 ) -> tuple[Drop, ...]:
     """Find what a statement drops and whether it may; one entry for each of its names.
 
@@ -67,12 +67,11 @@ def resolve(
         place: which statement of the plan it is.
         planned: names that earlier statements of the plan create.
     """
-    known = frozenset(planned)
     singles = (replace(statement, names=(name,)) for name in statement.names)
-    return tuple(_resolve(catalog, Drop(single, place), known) for single in singles)
+    return tuple(_resolve(catalog, Drop(single, place), planned) for single in singles)
 
 
-def _resolve(catalog: Catalog, drop: Drop, planned: frozenset[str]) -> Drop:
+def _resolve(catalog: Catalog, drop: Drop, planned: Set[str]) -> Drop:
     name = drop.name
     found = catalog.find(name, drop.statement.search_path)
     if found is None and name.name in planned:

@@ -1,7 +1,8 @@
-"""What is to be said about the indexes that exist, the foreign keys, and the server."""
+"""What is to be said about the indexes that exist and the foreign keys."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 
 from indexlab import sql, units
@@ -16,11 +17,10 @@ from indexlab.audit.covering import (
     superfluous,
     supports,
 )
-from indexlab.audit.drafts import Draft, Scene
+from indexlab.audit.drafts import Draft, Scene, by_table
 from indexlab.audit.redundancy import foreign_key_words
 from indexlab.audit.verdicts import Evidence, ExistingAudit, Finding
 from indexlab.catalog import Catalog, Index
-from indexlab.target import Server
 
 Found = tuple[Index, Finding]
 
@@ -32,11 +32,14 @@ def examine(scene: Scene, built: tuple[Draft, ...]) -> tuple[ExistingAudit, ...]
         scene: the indexes, and what the plan drops.
         built: the statements that are to be built.
     """
-    found = [item for rule in RULES for item in rule(scene, built)]
+    found: defaultdict[int, list[Finding]] = defaultdict(list)
+    for rule in RULES:
+        for index, finding in rule(scene, built):
+            found[index.oid].append(finding)
     return tuple(
-        _audited(scene.catalog, index, tuple(f for i, f in found if i.oid == index.oid))
+        _audited(scene.catalog, index, tuple(found[index.oid]))
         for index in scene.catalog.indexes
-        if any(i.oid == index.oid for i, _ in found)
+        if index.oid in found
     )
 
 
@@ -162,12 +165,14 @@ def equal_backwards(scene: Scene, _built: tuple[Draft, ...]) -> Iterator[Found]:
 
 def superfluous_after_plan(scene: Scene, built: tuple[Draft, ...]) -> Iterator[Found]:
     """What the plan makes superfluous: advice, as the plan does not ask to drop it."""
-    planned = [draft.wanted for draft in built if draft.wanted is not None]
+    planned = by_table(draft.wanted for draft in built)
     for draft in built:
         for index in draft.supersedes:
             name = str(index.qualified)
             found = None if draft.wanted is None else cover(draft.wanted, index)
-            against = cautions(scene.catalog, index, [*scene.staying(index.table), *planned])
+            against = cautions(
+                scene.catalog, index, [*scene.staying(index.table), *planned.get(index.table, ())]
+            )
             yield (
                 index,
                 Finding(
@@ -198,9 +203,9 @@ REMOVABLE = ("invalid-index", "duplicate-index", "redundant-index", "superfluous
 def foreign_keys_without_index(scene: Scene, built: tuple[Draft, ...]) -> Iterator[Finding]:
     """Rule 21: deleting from the referenced table reads the whole of the other one."""
     catalog = scene.catalog
-    planned = [draft.wanted for draft in built if draft.wanted is not None]
+    planned = by_table(draft.wanted for draft in built)
     for key in catalog.foreign_keys:
-        there = [*scene.staying(key.table), *planned]
+        there = [*scene.staying(key.table), *planned.get(key.table, ())]
         if any(supports(catalog, index, key) for index in there):
             continue
         table, referenced = catalog.relation(key.table), catalog.relation(key.referenced)
@@ -214,28 +219,6 @@ def foreign_keys_without_index(scene: Scene, built: tuple[Draft, ...]) -> Iterat
             str(table.qualified),
             (("columns", names), ("rows", int(max(table.rows, 0)))),
             f"CREATE INDEX CONCURRENTLY ON {table.qualified} ({names})",
-        )
-
-
-def preconditions(server: Server) -> Iterator[Finding]:
-    """Rule 37: what the server itself says against any build."""
-    if server.standby:
-        yield Finding(
-            "standby",
-            "error",
-            f"{server.database} is a standby, which takes no changes",
-            "server",
-            (),
-            "connect to the primary",
-        )
-    if 140000 <= server.version < 140004:
-        yield Finding(
-            "corrupting-version",
-            "error",
-            f"PostgreSQL {server.version_text} corrupts indexes that are built CONCURRENTLY",
-            "server",
-            (("version", server.version_text),),
-            "update the server to 14.4 or newer",
         )
 
 

@@ -11,6 +11,7 @@ from indexlab.catalog import Unresolved
 from indexlab.plan import IndexDef
 
 MAX_COLUMNS = 32
+DEFAULT_ORDER = 1  # SortByDir, SortByNulls of the grammar
 OPTIONS = (
     ("btree", ("fillfactor", "deduplicate_items")),
     ("hash", ("fillfactor",)),
@@ -76,6 +77,29 @@ def within_the_servers_limits(facts: Facts, draft: Draft) -> Draft:
             f"NULLS NOT DISTINCT needs PostgreSQL 15, and the server is {server.version_text}",
             verdict="refuse",
         )
+    return draft
+
+
+def plain_include(_facts: Facts, draft: Draft) -> Draft:
+    """Rule 31: INCLUDE columns are not ordered or compared, so they take no such words."""
+    parsed = sql.parse(draft.index.sql, "<index>")[0]
+    for item in parsed.tree.index_including_params:
+        element = item.index_elem
+        words = (
+            ("a collation", bool(element.collation)),
+            ("an operator class", bool(element.opclass)),
+            ("ASC or DESC", element.ordering > DEFAULT_ORDER),
+            ("NULLS FIRST or LAST", element.nulls_ordering > DEFAULT_ORDER),
+        )
+        for what, is_there in words:
+            if is_there:
+                return draft.found(
+                    "include-option",
+                    "error",
+                    f"INCLUDE takes columns only, and {sql.quote(element.name)} has {what}",
+                    fix="leave it out, or make the column a key",
+                    verdict="refuse",
+                )
     return draft
 
 

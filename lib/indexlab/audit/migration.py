@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from indexlab import display, units
 from indexlab.audit.verdicts import Audit, Finding, StatementAudit, statement_sql
-from indexlab.plan import CommentOnIndex, CreateIndex, DropIndex
+from indexlab.plan import EMPTY, CommentOnIndex, CreateIndex, DropIndex
 from indexlab.sql import RelationName, quote
 from indexlab.workload import Query, Sampler, Workload
 
@@ -86,17 +86,21 @@ def revised_plan_sql(audit: Audit) -> str:
     """Write the plan that the audit advises; `plan.parse` reads it back.
 
     What is left out stands there as a comment with the reason. A plan of which nothing is left
-    is a file of comments only.
+    is a file of comments only, one of which says so to `plan.parse`.
     """
     comments = [item for item in audit.revised.statements if isinstance(item, CommentOnIndex)]
     parts = [_comment(f"{audit.source}, revised by indexlab audit. {audit.summary}.")]
+    if not audit.kept:
+        parts.append(f"{EMPTY}\n")
     for item in audit.statements:
         # A blank line, as the comment directly above a statement is its reason.
         if item.revised is None:
             parts.append(_left_out(item))
             continue
         parts.append(_comment(_notes(item)) + "\n" if _notes(item) else "")
-        parts[-1] += _comment(item.statement.reason) + _statement(statement_sql(item.revised))
+        accepted = "".join(_comment(str(ignore)) for ignore in item.statement.ignores)
+        parts[-1] += _comment(item.statement.reason) + accepted
+        parts[-1] += _statement(statement_sql(item.revised))
         if isinstance(item.revised, CreateIndex):
             name = _name(item.revised)
             parts += [_statement(c.text) for c in comments if c.name == name]
@@ -238,7 +242,7 @@ def _notes(item: StatementAudit) -> str:
 
 
 def _note(finding: Finding) -> str:
-    return f"{finding.severity}: {finding.message}"
+    return f"{finding.severity}: {finding.words}"
 
 
 def _creates(audit: Audit) -> Iterator[CreateIndex]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from indexlab import sql
 from indexlab.audit.verdicts import Evidence
@@ -110,6 +112,7 @@ def clearly_best(written: str, ranked: tuple[Candidate, ...]) -> Candidate | Non
     return best
 
 
+@lru_cache(maxsize=65536)
 def words(name: str) -> tuple[str, ...]:
     """Split a name at underscores, capitals and digits, without the plural's s.
 
@@ -143,10 +146,18 @@ def _alike(written: str, name: str) -> tuple[int, int, str] | None:
     shared = set(words(written)) & set(words(name))
     if shared - GENERIC:
         return 4, len(shared) * -1, "shares a word"
+    most = max(len(written), len(name)) // 3
+    if not _may_be_near(written.lower(), name.lower(), most):
+        return None
     distance = edit_distance(written.lower(), name.lower())
-    if distance <= max(len(written), len(name)) // 3:
-        return 4, distance, "spelled alike"
-    return None
+    return (4, distance, "spelled alike") if distance <= most else None
+
+
+def _may_be_near(one: str, other: str, most: int) -> bool:
+    """Return whether the letters that two words share allow so few edits; cheaper than to count."""
+    if abs(len(one) - len(other)) > most:
+        return False
+    return max(len(one), len(other)) - (Counter(one) & Counter(other)).total() <= most
 
 
 def _fits(ours: tuple[str, ...], type_: str) -> bool:

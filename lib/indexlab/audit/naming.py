@@ -9,6 +9,9 @@ from dataclasses import replace
 from indexlab import sql
 from indexlab.audit.covering import drop_sql
 from indexlab.audit.drafts import Draft, Drafts, Facts, Scene, index_evidence
+from indexlab.audit.partitions import way
+from indexlab.catalog import Index
+from indexlab.sql import RelationName
 
 
 def its_length(_facts: Facts, draft: Draft) -> Draft:
@@ -84,9 +87,7 @@ def names_are_free(scene: Scene, drafts: Drafts) -> Drafts:
 def _name_is_free(scene: Scene, draft: Draft) -> Draft:
     wanted = draft.planned()
     holder = scene.catalog.named(wanted.schema, wanted.name)
-    if holder is None or any(
-        item.oid == holder.oid and item.place < draft.place for item in scene.dropped
-    ):
+    if holder is None or scene.dropped_before(holder.oid, draft.place):
         return draft
     name = str(holder.qualified)
     existing = scene.catalog.index(wanted.schema, wanted.name)
@@ -127,6 +128,11 @@ def _name_is_free(scene: Scene, draft: Draft) -> Draft:
             evidence=index_evidence(existing),
             verdict="skip",
         )
+    return _exists_but_invalid(scene, draft, existing, silently)
+
+
+def _exists_but_invalid(scene: Scene, draft: Draft, existing: Index, silently: str) -> Draft:
+    name = str(existing.qualified)
     if existing.building:
         return draft.found(
             "being-built",
@@ -135,6 +141,16 @@ def _name_is_free(scene: Scene, draft: Draft) -> Draft:
             subject=name,
             fix="wait for it, then audit again",
             verdict="skip",
+        )
+    if scene.catalog.relation(existing.oid).kind == "partitioned index":
+        return draft.found(
+            "unfinished-index",
+            "warning",
+            f"{name} is invalid until an index of every partition is attached to it",
+            subject=name,
+            evidence=index_evidence(existing),
+            fix="; ".join(way(scene.catalog, draft)),
+            verdict="refuse",
         )
     return draft.found(
         "invalid-leftover",
@@ -150,17 +166,14 @@ def _name_is_free(scene: Scene, draft: Draft) -> Draft:
 def no_name_twice(_scene: Scene, drafts: Drafts) -> Drafts:
     """Rule 28 between the statements, after the names are cut to 63 bytes."""
     settled: list[Draft] = []
+    first: dict[RelationName, Draft] = {}
     for draft in drafts:
-        earlier = [d for d in settled if d.verdict is None and _share_a_name(d, draft)]
-        clash = earlier and draft.verdict is None
-        settled.append(_named_twice(draft, earlier[0]) if clash else draft)
+        if draft.verdict is None and draft.wanted is not None:
+            earlier = first.setdefault(draft.wanted.qualified, draft)
+            settled.append(draft if earlier is draft else _named_twice(draft, earlier))
+        else:
+            settled.append(draft)
     return tuple(settled)
-
-
-def _share_a_name(one: Draft, other: Draft) -> bool:
-    if one.wanted is None or other.wanted is None:
-        return False
-    return one.wanted.qualified == other.wanted.qualified
 
 
 def _named_twice(draft: Draft, earlier: Draft) -> Draft:

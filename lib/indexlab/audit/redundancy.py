@@ -6,6 +6,8 @@ does not drop, or a statement that is built.
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import replace
 
 from indexlab import sql
@@ -18,7 +20,7 @@ from indexlab.audit.covering import (
     obstacles,
     reversed_equal,
 )
-from indexlab.audit.drafts import Draft, Drafts, Scene, index_evidence
+from indexlab.audit.drafts import Draft, Drafts, Scene, by_table, index_evidence
 from indexlab.catalog import Catalog, Index
 
 
@@ -60,12 +62,18 @@ def _storage_difference(existing: Index, wanted: Index) -> str:
 
 def not_covered_by_the_plan(_scene: Scene, drafts: Drafts) -> Drafts:
     """Rules 1 to 9 between the statements; rule 7: what is left out has a keeper that is built."""
-    built = [draft for draft in drafts if draft.verdict is None]
-    return tuple(_not_covered(draft, built) for draft in drafts)
+    built: defaultdict[int, list[Draft]] = defaultdict(list)
+    for draft in drafts:
+        if draft.verdict is None:
+            built[draft.planned().table].append(draft)
+    return tuple(
+        draft if draft.wanted is None else _not_covered(draft, built[draft.wanted.table])
+        for draft in drafts
+    )
 
 
 def _not_covered(draft: Draft, built: list[Draft]) -> Draft:
-    if draft.wanted is None or draft.verdict not in (None, "skip"):
+    if draft.verdict not in (None, "skip"):
         return draft
     if any(finding.rule == "duplicate-in-plan" for finding in draft.findings):
         return draft
@@ -109,19 +117,19 @@ def _cover(keeper: Draft, draft: Draft) -> Cover | None:
 
 def what_it_replaces(scene: Scene, drafts: Drafts) -> Drafts:
     """Rules 2 to 6 against existing indexes: they can go once the statement is built."""
-    return tuple(_replaces(scene, d, drafts) if d.verdict is None else d for d in drafts)
+    planned = by_table(d.wanted for d in drafts if d.verdict is None)
+    return tuple(_replaces(scene, d, planned) if d.verdict is None else d for d in drafts)
 
 
-def _replaces(scene: Scene, draft: Draft, drafts: Drafts) -> Draft:
+def _replaces(scene: Scene, draft: Draft, planned: Mapping[int, list[Index]]) -> Draft:
     wanted = draft.planned()
     staying = scene.staying(wanted.table)
-    planned = [d.wanted for d in drafts if d.verdict is None and d.wanted is not None]
     for existing in staying:
         found = cover(wanted, existing)
         if found is None or not existing.usable or obstacles(scene.catalog, existing):
             continue
         name = str(existing.qualified)
-        against = cautions(scene.catalog, existing, [*staying, *planned])
+        against = cautions(scene.catalog, existing, [*staying, *planned[wanted.table]])
         draft = replace(draft, supersedes=(*draft.supersedes, existing))
         if not against:
             draft = replace(draft, replaces=(*draft.replaces, existing))

@@ -7,6 +7,7 @@ from dataclasses import replace
 from indexlab import sql
 from indexlab.audit.drafts import Draft, Facts
 from indexlab.audit.names import Name, candidates, clearly_best, nearest, ranking
+from indexlab.audit.resolutions import resolved
 from indexlab.audit.verdicts import Finding
 from indexlab.catalog import INDEXABLE, Relation
 from indexlab.sql import RelationName
@@ -49,6 +50,11 @@ def its_table(facts: Facts, draft: Draft) -> Draft:
 
 def _missing_table(facts: Facts, draft: Draft, written: RelationName) -> Draft:
     catalog = facts.catalog
+    for resolution in facts.resolutions:
+        meant = resolution.table(catalog, written)
+        if meant is not None:
+            finding = resolved(f"table {written}", str(meant.qualified), resolution)
+            return _fixed_table(draft, meant, finding)
     elsewhere = catalog.elsewhere(sql.truncate(written.name))
     tables = [item for item in elsewhere if item.kind in INDEXABLE]
     places = ", ".join(str(item.qualified) for item in tables or elsewhere)
@@ -117,7 +123,7 @@ def _fixed_table(draft: Draft, table: Relation, finding: Finding) -> Draft:
 
 
 def a_kind_that_takes_indexes(_facts: Facts, draft: Draft) -> Draft:
-    """Rules 22 and 23: views and the like take none, partitioned tables take them in parts."""
+    """Rule 22: views and the like take none."""
     relation = draft.table()
     name = str(relation.qualified)
     if relation.kind not in INDEXABLE:
@@ -128,16 +134,6 @@ def a_kind_that_takes_indexes(_facts: Facts, draft: Draft) -> Draft:
             subject=name,
             evidence=(("kind", relation.kind),),
             fix="index the tables beneath it" if relation.kind == "view" else "",
-            verdict="refuse",
-        )
-    if relation.kind == "partitioned table":
-        return draft.found(
-            "partitioned-table",
-            "error",
-            f"{name} is partitioned, and CONCURRENTLY cannot build an index on all its parts",
-            subject=name,
-            fix=f"CREATE INDEX ON ONLY {name}, build one CONCURRENTLY on each partition, "
-            "then ALTER INDEX ... ATTACH PARTITION",
             verdict="refuse",
         )
     return draft

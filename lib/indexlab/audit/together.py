@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from indexlab.audit.drafts import Draft, Drafts, Scene, Together
 from indexlab.audit.naming import each_has_a_name, names_are_free, no_name_twice
+from indexlab.audit.partial import beside_partial_ones
+from indexlab.audit.partitions import built_in_parts
 from indexlab.audit.redundancy import (
     not_covered_by_the_plan,
     not_there_already,
@@ -35,15 +37,60 @@ def _concurrently(draft: Draft) -> Draft:
     return draft
 
 
+def one_after_the_other(_scene: Scene, drafts: Drafts) -> Drafts:
+    """Rule 37: said once for each table."""
+    seen: list[int] = []
+    settled: list[Draft] = []
+    for draft in drafts:
+        if draft.verdict is None:
+            seen.append(draft.table().oid)
+            if seen.count(seen[-1]) == 2:
+                settled.append(_waits_for_another(draft))
+                continue
+        settled.append(draft)
+    return tuple(settled)
+
+
+def _waits_for_another(draft: Draft) -> Draft:
+    name = str(draft.table().qualified)
+    return draft.found(
+        "one-after-the-other",
+        "info",
+        f"several indexes are built on {name}: CONCURRENTLY does that one after the other, "
+        "whatever sessions there are",
+        subject=name,
+    )
+
+
+def analyzed_afterwards(_scene: Scene, drafts: Drafts) -> Drafts:
+    """Rule 36: an index on an expression has no statistics before ANALYZE."""
+    return tuple(_analyzed(draft) if draft.verdict is None else draft for draft in drafts)
+
+
+def _analyzed(draft: Draft) -> Draft:
+    if all(key.column for key in draft.planned().keys):
+        return draft
+    return draft.found(
+        "analyze-after",
+        "info",
+        f"{draft.label} is on an expression, which has no statistics before ANALYZE",
+        fix=f"ANALYZE {draft.table().qualified}",
+    )
+
+
 RULES: tuple[Together, ...] = (
     each_has_a_name,
     names_are_free,
     not_there_already,
+    built_in_parts,
     no_name_twice,
     not_covered_by_the_plan,
     what_it_replaces,
     the_same_backwards,
+    beside_partial_ones,
     built_concurrently,
+    one_after_the_other,
+    analyzed_afterwards,
 )
 
 

@@ -37,6 +37,13 @@ class Finding:
     evidence: Evidence = ()
     fix: str = ""
     """What to do, in words or as SQL; empty where nothing is to be done."""
+    suppressed: str = ""
+    """Why the plan accepts it, in the words of its comment; empty where it does not."""
+
+    @property
+    def words(self) -> str:
+        """The message, and the reason where the plan accepts it."""
+        return f"{self.message} (ignored: {self.suppressed})" if self.suppressed else self.message
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +64,7 @@ class StatementAudit:
     @property
     def why(self) -> str:
         """The messages, the gravest first."""
-        return "; ".join(finding.message for finding in _gravest_first(self.findings))
+        return "; ".join(finding.words for finding in _gravest_first(self.findings))
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,10 +166,20 @@ class Audit:
                     "message": finding.message,
                     "evidence": "; ".join(f"{name}: {value}" for name, value in finding.evidence),
                     "fix": finding.fix,
+                    "suppressed": finding.suppressed,
                 }
                 for about, finding in self._by_origin()
             ],
-            columns=["about", "subject", "severity", "rule", "message", "evidence", "fix"],
+            columns=[
+                "about",
+                "subject",
+                "severity",
+                "rule",
+                "message",
+                "evidence",
+                "fix",
+                "suppressed",
+            ],
         )
 
     def existing_frame(self) -> pd.DataFrame:

@@ -88,6 +88,7 @@ SELECT pg_catalog.to_regcollation(
   FROM (SELECT) AS one
   LEFT JOIN ONLY {table} ON false
 """
+UNKNOWN = 705
 TEXTS = (19, 25, 1042, 1043)  # oids of name, text, char and varchar
 
 
@@ -126,7 +127,7 @@ def _asked(
             relation.oid,
             text,
             _distinct(text, words),
-            type_oid=column.type_code,
+            type_oid=UNKNOWN if _untyped(text) else column.type_code,
             collation=collation,
         )
         for text, words, column, collation in zip(
@@ -147,6 +148,13 @@ def _collation(
     )
     row = conn.execute(query).fetchone()
     return 0 if row is None else row[0] or 0
+
+
+def _untyped(written: str) -> bool:
+    """Return whether it is a bare NULL or quoted word; a query takes it for text, an index not."""
+    target = sql.parse(f"SELECT ({written})", "<expression>")[0].tree.target_list[0].res_target
+    constant = target.val.a_const
+    return bool(constant.isnull or constant.HasField("sval"))
 
 
 def _distinct(written: str, words: str) -> str:
@@ -180,4 +188,4 @@ def _each(template: str, texts: Iterable[str]) -> list[compose.Composed]:
 
 def _verbatim(text: str) -> compose.SQL:
     """Put an expression that the grammar has accepted into a statement as it stands."""
-    return compose.SQL(text.replace("{", "{{").replace("}", "}}"))
+    return compose.SQL(text)

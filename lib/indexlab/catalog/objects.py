@@ -48,6 +48,10 @@ class Relation:
     deleted: int
     creatable: bool = True
     """Whether the session's role may create objects in its schema."""
+    scans: int = 0
+    """How often it was read from one end to the other."""
+    partition_key: str = ""
+    """Numbers of the columns that a table is partitioned by, 0 for an expression; with spaces."""
 
     @property
     def qualified(self) -> RelationName:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, LiteralString, TypeVar
+from typing import Any, TypeVar
 
 import psycopg
 from psycopg import sql as compose
-from psycopg.rows import class_row
+from psycopg.rows import class_row, tuple_row
 
 from indexlab import target as targets
 from indexlab.catalog.expressions import with_expressions
@@ -39,40 +39,68 @@ def read(conn: psycopg.Connection[Any], plan: IndexPlan | None = None) -> Catalo
         plan: whose expressions are to be put into the server's words.
     """
     with conn.transaction():
-        conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        answers = _asked(conn)
         catalog = Catalog(
             server=targets.server(conn),
-            search_path=tuple(_column(conn, SEARCH_PATH)),
-            schemas=tuple(_column(conn, SCHEMAS)),
-            relations=_rows(conn, Relation, RELATIONS),
-            columns=_rows(conn, Column, COLUMNS),
-            indexes=tuple(_index(row) for row in _rows(conn, _IndexRow, _indexes_sql(conn))),
+            search_path=tuple(_column(answers)),
+            schemas=tuple(_column(answers)),
+            relations=_rows(answers, Relation),
+            columns=_rows(answers, Column),
+            indexes=tuple(_index(row) for row in _rows(answers, _IndexRow)),
             foreign_keys=tuple(
-                replace(item, columns=tuple(item.columns))
-                for item in _rows(conn, ForeignKey, FOREIGN_KEYS)
+                replace(item, columns=tuple(item.columns)) for item in _rows(answers, ForeignKey)
             ),
-            opclasses=_rows(conn, OperatorClass, OPERATOR_CLASSES),
-            defaults=tuple(_fitting(conn, DEFAULT_OPERATOR_CLASSES)),
-            collations=_rows(conn, Collation, COLLATIONS),
-            methods=_rows(conn, AccessMethod, ACCESS_METHODS),
-            tablespaces=_rows(conn, Tablespace, TABLESPACES),
-            accepted=tuple(_fitting(conn, ACCEPTED_TYPES)),
+            opclasses=_rows(answers, OperatorClass),
+            defaults=tuple(_next(answers)),
+            collations=_rows(answers, Collation),
+            methods=_rows(answers, AccessMethod),
+            tablespaces=_rows(answers, Tablespace),
+            accepted=tuple(_next(answers)),
         )
     return catalog if plan is None else with_expressions(conn, catalog, plan)
 
 
-def _rows(conn: psycopg.Connection[Any], row: type[Row], query: Any) -> tuple[Row, ...]:
-    with conn.cursor(row_factory=class_row(row)) as cursor:
-        return tuple(cursor.execute(query).fetchall())
+def _asked(conn: psycopg.Connection[Any]) -> psycopg.Cursor[Any]:
+    """Send the queries in one message; their results are taken in the same order."""
+    fitting = compose.SQL(FITTING_TYPES)
+    queries = (
+        compose.SQL(SNAPSHOT),
+        compose.SQL(SEARCH_PATH),
+        compose.SQL(SCHEMAS),
+        compose.SQL(RELATIONS),
+        compose.SQL(COLUMNS),
+        _indexes_sql(conn),
+        compose.SQL(FOREIGN_KEYS),
+        compose.SQL(OPERATOR_CLASSES),
+        compose.SQL(DEFAULT_OPERATOR_CLASSES).format(fitting=fitting),
+        compose.SQL(COLLATIONS),
+        compose.SQL(ACCESS_METHODS),
+        compose.SQL(TABLESPACES),
+        compose.SQL(ACCEPTED_TYPES).format(fitting=fitting),
+    )
+    cursor = conn.execute(compose.SQL(";").join(queries), prepare=False)
+    cursor.nextset()  # SET has no rows
+    return cursor
 
 
-def _column(conn: psycopg.Connection[Any], query: Any) -> list[str]:
-    return [row[0] for row in conn.execute(query).fetchall()]
+def _next(answers: psycopg.Cursor[Any]) -> list[Any]:
+    rows = answers.fetchall()
+    answers.nextset()
+    return rows
 
 
-def _fitting(conn: psycopg.Connection[Any], query: LiteralString) -> list[Any]:
-    return conn.execute(compose.SQL(query).format(fitting=compose.SQL(FITTING_TYPES))).fetchall()
+def _rows(answers: psycopg.Cursor[Any], row: type[Row]) -> tuple[Row, ...]:
+    answers.row_factory = class_row(row)
+    rows = tuple(_next(answers))
+    answers.row_factory = tuple_row
+    return rows
 
+
+def _column(answers: psycopg.Cursor[Any]) -> list[str]:
+    return [row[0] for row in _next(answers)]
+
+
+SNAPSHOT = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"
 
 SEARCH_PATH = """
 SELECT s.name
@@ -127,7 +155,11 @@ SELECT c.oid::bigint AS oid,
        pg_catalog.pg_stat_get_tuples_updated(c.oid) AS updated,
        pg_catalog.pg_stat_get_tuples_hot_updated(c.oid) AS hot_updated,
        pg_catalog.pg_stat_get_tuples_deleted(c.oid) AS deleted,
-       pg_catalog.has_schema_privilege(n.oid, 'CREATE') AS creatable
+       pg_catalog.pg_stat_get_numscans(c.oid) AS scans,
+       pg_catalog.has_schema_privilege(n.oid, 'CREATE') AS creatable,
+       COALESCE((SELECT p.partattrs::text
+                   FROM pg_catalog.pg_partitioned_table AS p
+                  WHERE p.partrelid = c.oid), '') AS partition_key
   FROM pg_catalog.pg_class AS c
   JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
  WHERE n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')
@@ -222,16 +254,18 @@ SELECT i.indexrelid::bigint AS oid,
        i.indisvalid AS valid,
        i.indisready AND i.indislive AS ready,
        EXISTS (SELECT
-                 FROM pg_catalog.pg_stat_progress_create_index AS p
+                 -- The functions under pg_stat_progress_create_index and pg_locks: a role may be
+                 -- denied the views.
+                 FROM pg_catalog.pg_stat_get_progress_info('CREATE INDEX') AS p
                 WHERE p.datid = (SELECT d.oid
                                    FROM pg_catalog.pg_database AS d
                                   WHERE d.datname = pg_catalog.current_database())
-                  AND (p.index_relid = i.indexrelid
+                  AND (p.param7::oid = i.indexrelid
                        -- Other roles' progress is hidden, their locks are not.
-                       OR (p.index_relid IS NULL
+                       OR (COALESCE(p.param7, 0) = 0
                            AND NOT i.indisvalid
                            AND EXISTS (SELECT
-                                         FROM pg_catalog.pg_locks AS l
+                                         FROM pg_catalog.pg_lock_status() AS l
                                         WHERE l.pid = p.pid
                                           AND l.granted
                                           AND l.relation = i.indrelid)))) AS building,
@@ -240,17 +274,8 @@ SELECT i.indexrelid::bigint AS oid,
        NOT i.indimmediate AS deferrable,
        i.indisclustered AS clustered,
        i.indisreplident AS replica_identity,
-       (SELECT o.conname
-          FROM pg_catalog.pg_constraint AS o
-         WHERE o.conindid = i.indexrelid
-           AND o.contype IN ('p', 'u', 'x')
-         ORDER BY o.oid
-         LIMIT 1) AS constraint,
-       ARRAY(SELECT o.conname::text
-               FROM pg_catalog.pg_constraint AS o
-              WHERE o.conindid = i.indexrelid
-                AND o.contype = 'f'
-              ORDER BY o.conname) AS referenced_by,
+       o.constraint,
+       COALESCE(o.referenced_by, ARRAY[]::text[]) AS referenced_by,
        (SELECT e.extname
           FROM pg_catalog.pg_depend AS d
           JOIN pg_catalog.pg_extension AS e ON e.oid = d.refobjid
@@ -273,6 +298,16 @@ SELECT i.indexrelid::bigint AS oid,
   JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
   JOIN pg_catalog.pg_am AS am ON am.oid = c.relam
   LEFT JOIN pg_catalog.pg_tablespace AS ts ON ts.oid = c.reltablespace
+  -- All at once, as nothing in the catalog finds constraints by their index.
+  LEFT JOIN (
+       SELECT x.conindid,
+              pg_catalog.min(x.conname::text) FILTER (WHERE x.contype IN ('p', 'u', 'x'))
+                  AS constraint,
+              pg_catalog.array_agg(x.conname::text ORDER BY x.conname)
+                  FILTER (WHERE x.contype = 'f') AS referenced_by
+         FROM pg_catalog.pg_constraint AS x
+        WHERE x.conindid <> 0
+        GROUP BY x.conindid) AS o ON o.conindid = i.indexrelid
  CROSS JOIN LATERAL (
        SELECT pg_catalog.array_agg(
                   COALESCE(pg_catalog.pg_get_indexdef(i.indexrelid, a.attnum, true), '')
@@ -292,6 +327,13 @@ SELECT i.indexrelid::bigint AS oid,
 """
 
 
+SHARED = tuple(
+    name
+    for name in Index.__slots__
+    if name in _IndexRow.__slots__ and name not in ("options", "referenced_by")
+)
+
+
 def _index(row: _IndexRow) -> Index:
     number = len(row.key_texts)
     keys = tuple(
@@ -307,13 +349,8 @@ def _index(row: _IndexRow) -> Index:
         )
         for place in range(number)
     )
-    shared = {
-        name: getattr(row, name)
-        for name in Index.__slots__
-        if name in _IndexRow.__slots__ and name not in ("options", "referenced_by")
-    }
     return Index(
-        **shared,
+        **{name: getattr(row, name) for name in SHARED},
         keys=keys,
         include=tuple(row.columns[number:]),
         options=tuple(row.options),

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from indexlab import sql
+from indexlab.catalog.activity import Activity
 from indexlab.catalog.objects import (
     INDEXABLE,
     AccessMethod,
@@ -20,9 +23,13 @@ from indexlab.catalog.objects import (
     Tablespace,
     Unresolved,
 )
+from indexlab.catalog.statistics import Statistics
 from indexlab.plan import IndexDef, IndexKey
 from indexlab.sql import RelationName
 from indexlab.target import Server
+
+Item = TypeVar("Item")
+Group = TypeVar("Group")
 
 BOOLEAN = 16
 UNCOLLATABLE = (16, 20, 21, 23, 700, 701, 1082, 1114, 1184, 1700, 2950, 3802)
@@ -51,6 +58,10 @@ class Catalog:
     tablespaces: tuple[Tablespace, ...] = ()
     accepted: tuple[tuple[int, int], ...] = ()
     """Which type fits an operator class of which input type, without a conversion."""
+    statistics: Statistics = field(default_factory=Statistics)
+    """The planner's statistics of the tables of the plan; `audit.read` asks for them."""
+    activity: Activity | None = None
+    """What goes on in the server; None where nobody asked."""
     _lookup: _Lookup = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -77,7 +88,7 @@ class Catalog:
 
     def elsewhere(self, name: str) -> tuple[Relation, ...]:
         """Return the relations of any schema with this name."""
-        return tuple(item for item in self.relations if item.name == name)
+        return self._lookup.named.get(name, ())
 
     def columns_of(self, table: int) -> tuple[Column, ...]:
         """Return a table's columns by number."""
@@ -85,11 +96,15 @@ class Catalog:
 
     def column(self, table: int, name: str) -> Column | None:
         """Return a table's column by name."""
-        return next((item for item in self.columns_of(table) if item.name == name), None)
+        return self._lookup.column.get((table, name))
 
     def indexes_of(self, table: int) -> tuple[Index, ...]:
         """Return a table's indexes by name."""
         return self._lookup.indexes.get(table, ())
+
+    def foreign_keys_of(self, table: int) -> tuple[ForeignKey, ...]:
+        """Return the foreign keys that a table has."""
+        return self._lookup.foreign_keys.get(table, ())
 
     def index(self, schema: str, name: str) -> Index | None:
         """Return the index with this name."""
@@ -265,11 +280,23 @@ class _PlainKey:
     collation: int
 
 
+def _grouped(
+    items: Iterable[Item], group: Callable[[Item], Group]
+) -> dict[Group, tuple[Item, ...]]:
+    grouped: defaultdict[Group, list[Item]] = defaultdict(list)
+    for item in items:
+        grouped[group(item)].append(item)
+    return {key: tuple(found) for key, found in grouped.items()}
+
+
 @dataclass(frozen=True, slots=True)
 class _Lookup:
     relations: dict[int, Relation]
     by_name: dict[tuple[str, str], Relation]
+    named: dict[str, tuple[Relation, ...]]
+    column: dict[tuple[int, str], Column]
     columns: dict[int, tuple[Column, ...]]
+    foreign_keys: dict[int, tuple[ForeignKey, ...]]
     indexes: dict[int, tuple[Index, ...]]
     indexes_by_oid: dict[int, Index]
     expressions: dict[tuple[int, str], Expression]
@@ -280,17 +307,14 @@ class _Lookup:
 
     @classmethod
     def of(cls, catalog: Catalog) -> _Lookup:
-        columns: defaultdict[int, list[Column]] = defaultdict(list)
-        for column in catalog.columns:
-            columns[column.table].append(column)
-        indexes: defaultdict[int, list[Index]] = defaultdict(list)
-        for index in catalog.indexes:
-            indexes[index.table].append(index)
         return cls(
             relations={item.oid: item for item in catalog.relations},
             by_name={(item.schema, item.name): item for item in catalog.relations},
-            columns={table: tuple(items) for table, items in columns.items()},
-            indexes={table: tuple(items) for table, items in indexes.items()},
+            named=_grouped(catalog.relations, lambda item: item.name),
+            column={(item.table, item.name): item for item in catalog.columns},
+            columns=_grouped(catalog.columns, lambda item: item.table),
+            foreign_keys=_grouped(catalog.foreign_keys, lambda item: item.table),
+            indexes=_grouped(catalog.indexes, lambda item: item.table),
             indexes_by_oid={item.oid: item for item in catalog.indexes},
             expressions={(item.table, item.written): item for item in catalog.expressions},
             defaults={(row[0], row[1]): (row[2], row[3]) for row in catalog.defaults},

@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from indexlab.apply import Applied, Outcome
-from indexlab.audit import Audit, Finding, statement_sql
+from indexlab.audit import Audit, Finding, place, statement_sql
 from indexlab.benchmark import Comparison, Headline, Measurement, Series
 from indexlab.errors import InputError
 from indexlab.runs.directory import Json, Run
@@ -28,11 +28,15 @@ def of_audit(audit: Audit, target: Target) -> Json:
                 "index": item.label,
                 "qualified": str(replace(item.table, name=item.label)),
                 "line": item.statement.line,
+                "column": item.statement.column,
                 "reason": item.statement.reason,
                 "statement": item.statement.text,
                 "verdict": item.verdict,
                 "revised": None if item.revised is None else statement_sql(item.revised),
-                "findings": [_finding(finding) for finding in item.findings],
+                "findings": [
+                    {**_finding(finding), "at": asdict(place(item, finding))}
+                    for finding in item.findings
+                ],
             }
             for item in audit.statements
         ],
@@ -60,6 +64,7 @@ def _finding(finding: Finding) -> Json:
         "message": finding.message,
         "evidence": dict(finding.evidence),
         "fix": finding.fix,
+        "suppressed": finding.suppressed,
     }
 
 

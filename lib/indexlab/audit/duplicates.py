@@ -1,0 +1,124 @@
+"""Count the rows that stand in the way of a planned UNIQUE index, with bounded work."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import psycopg
+from psycopg import sql as compose
+
+from indexlab import units
+from indexlab.audit.answers import Duplicates
+from indexlab.audit.drafts import Draft
+from indexlab.catalog import Catalog, Index, Relation
+
+TIMEOUT_MS = 5_000
+LARGEST_BYTES = 1 << 30
+"""Tables above this size are not read."""
+
+LIMITS = """
+SELECT pg_catalog.set_config('statement_timeout', %s, true)
+"""
+# The planned index compares as the types' own equality does; NULLs are equal only if it says so.
+COUNT = """
+SELECT count(*),
+       COALESCE(sum(g.number), 0)::bigint
+  FROM (SELECT count(*) AS number
+          FROM ONLY {table}
+         WHERE ({predicate})
+           AND {comparable}
+         GROUP BY {keys}
+        HAVING count(*) > 1) AS g
+"""
+
+
+def wants_counting(draft: Draft) -> bool:
+    """Return whether rows may stand in the way of a statement; pure."""
+    return draft.verdict is None and draft.index.unique and draft.wanted is not None
+
+
+def count(
+    conn: psycopg.Connection[Any], catalog: Catalog, drafts: Iterable[Draft]
+) -> tuple[Duplicates, ...]:
+    """Count duplicate rows for each UNIQUE statement; reads only, at most some seconds for each.
+
+    Args:
+        conn: a connection to the target, in autocommit mode.
+        catalog: the target.
+        drafts: the planned statements, with tables and columns as corrected.
+    """
+    asked = {draft.index.sql: draft for draft in drafts if wants_counting(draft)}
+    return tuple(_counted(conn, catalog, draft) for draft in asked.values())
+
+
+def _counted(conn: psycopg.Connection[Any], catalog: Catalog, draft: Draft) -> Duplicates:
+    statement, table = draft.index.sql, draft.table()
+    if _enforced_already(catalog, draft.planned()):
+        return Duplicates(statement)
+    why = _not_to_be_read(table)
+    if any(key.opclass for key in draft.index.keys):
+        why = why or "its operator class may compare otherwise than GROUP BY does"
+    if why:
+        return Duplicates(statement, uncounted=why)
+    try:
+        with conn.transaction():
+            conn.execute("SET TRANSACTION READ ONLY")
+            conn.execute(LIMITS, [str(TIMEOUT_MS)])
+            row = conn.execute(_query(draft, table)).fetchone()
+    except psycopg.errors.QueryCanceled:
+        return Duplicates(statement, uncounted=f"that took more than {TIMEOUT_MS // 1000} s")
+    except psycopg.OperationalError:
+        raise
+    except psycopg.Error as error:
+        return Duplicates(statement, uncounted=error.diag.message_primary or str(error))
+    groups, rows = row or (0, 0)
+    return Duplicates(statement, groups, rows)
+
+
+def _not_to_be_read(table: Relation) -> str:
+    if not table.readable:
+        return "the role may not read the table"
+    if table.bytes > LARGEST_BYTES:
+        return f"the table has {units.size(table.bytes)}"
+    return ""
+
+
+def _enforced_already(catalog: Catalog, wanted: Index) -> bool:
+    """Return whether a unique index on some of the keys leaves no room for duplicates."""
+    if wanted.nulls_not_distinct:
+        return False
+    keys = {(key.column, key.collation) for key in wanted.keys if key.column}
+    return any(
+        index.unique
+        and index.usable
+        and not index.deferrable
+        and index.predicate is None
+        and all(key.column and (key.column, key.collation) in keys for key in index.keys)
+        for index in catalog.indexes_of(wanted.table)
+    )
+
+
+def _query(draft: Draft, table: Relation) -> compose.Composed:
+    index = draft.index
+    keys = [
+        f"({key.expression})"
+        + (
+            " COLLATE " + compose.Identifier(*key.collation).as_string(None)
+            if key.collation
+            else ""
+        )
+        for key in index.keys
+    ]
+    comparable = [f"{key} IS NOT NULL" for key in keys] if not index.nulls_not_distinct else []
+    return compose.SQL(COUNT).format(
+        table=compose.Identifier(table.schema, table.name),
+        predicate=_verbatim(index.predicate or "true"),
+        comparable=_verbatim(" AND ".join(comparable) or "true"),
+        keys=_verbatim(", ".join(keys)),
+    )
+
+
+def _verbatim(text: str) -> compose.SQL:
+    """Put expressions that the grammar has accepted into a statement as they stand."""
+    return compose.SQL(text)

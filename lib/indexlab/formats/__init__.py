@@ -1,0 +1,19 @@
+"""An audit's document for people and machines: terminal text, annotations of GitHub, SARIF."""
+
+from indexlab.formats.github import github
+from indexlab.formats.remarks import Remark, Source, fails, remarks
+from indexlab.formats.sarif import sarif
+from indexlab.formats.text import Line, colored, plain, text
+
+__all__ = [
+    "Line",
+    "Remark",
+    "Source",
+    "colored",
+    "fails",
+    "github",
+    "plain",
+    "remarks",
+    "sarif",
+    "text",
+]

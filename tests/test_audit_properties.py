@@ -1,0 +1,518 @@
+"""The audit against the server's own word, on schemas and plans that nobody chose.
+
+hypothesis makes schemas and plans, right ones and wrong ones. Whatever the audit calls buildable,
+the server must build; what the audit refuses, the server must refuse, or a rule says why it would
+be wrong to build it; what is left out must be covered by an index that is there.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import psycopg
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from indexlab import audit as auditing
+from indexlab import plan
+from indexlab.audit import Audit, StatementAudit
+from indexlab.errors import InputError
+from indexlab.plan import CreateIndex
+from indexlab.sql import quote
+
+STATEMENTS = int(os.environ.get("INDEXLAB_PROPERTY_STATEMENTS") or 300)
+"""How many planned statements at least, over both servers."""
+PLAN_SIZE = 12
+SEEN: Counter[str] = Counter()
+
+_numbers = itertools.count(1)
+
+# Schemas
+
+SCHEMA_NAMES = ("public", "s1", "Odd 'S'")
+TABLE_NAMES = ("t", "select", "T", 'we"ird', "größe", "zeile\nzwei", "x" * 63, "😀")
+COLUMN_NAMES = ("a", "b", "A", "order", 'q"x', "ü", "line\nbreak", "date", "c" * 63, "event_at")
+TYPES = ("int", "text", "varchar(20)", "date", "timestamptz", "boolean") * 4 + (
+    *("int", "bigint", "smallint", "numeric(8,2)", "boolean", "date", "timestamp", "timestamptz"),
+    *("text", "varchar(20)", 'varchar(20) COLLATE "C"', 'text COLLATE "POSIX"', "char(5)", "name"),
+    *("uuid", "jsonb", "json", "int[]", "text[]", "int4range", "tsrange", "inet", "point", "bytea"),
+    *("feeling", "positive", "shortcode", "pair", "tsvector", "interval", "bit(4)", "oid", "box"),
+    *("int4multirange", '"char"', "macaddr", "feeling[]", "positive[]", "time", "xid", "pg_lsn"),
+)
+BASIS = """
+CREATE TYPE public.feeling AS ENUM ('good', 'bad');
+CREATE DOMAIN public.positive AS int CHECK (VALUE > 0);
+CREATE DOMAIN public.shortcode AS varchar(9);
+CREATE TYPE public.pair AS (x int, y int);
+CREATE FUNCTION public.twice(int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT $1 * 2';
+CREATE FUNCTION public.inlined(text) RETURNS text LANGUAGE sql STABLE AS 'SELECT lower($1)';
+CREATE FUNCTION public.moving(int) RETURNS int LANGUAGE sql VOLATILE AS 'SELECT $1 + 1';
+CREATE SCHEMA s1;
+CREATE SCHEMA "Odd 'S'";
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    schema: str
+    name: str
+    columns: tuple[tuple[str, str], ...]
+    kind: str
+
+    @property
+    def qualified(self) -> str:
+        return f"{quote(self.schema)}.{quote(self.name)}"
+
+    def sql(self) -> str:
+        columns = [f"{quote(name)} {type_}" for name, type_ in self.columns]
+        first = quote(self.columns[0][0])
+        listed = ", ".join(columns)
+        made = f"CREATE TABLE {self.qualified} ({listed})"
+        match self.kind:
+            case "partitioned":
+                schema = quote(self.schema)
+                middle, leaf = (f"{schema}.{quote(self.name[:20] + end)}" for end in ("_p", "_q"))
+                return (
+                    f"{made} PARTITION BY LIST ({first});"
+                    f"CREATE TABLE {middle} PARTITION OF {self.qualified} DEFAULT"
+                    f" PARTITION BY LIST ({first});"
+                    f"CREATE TABLE {leaf} PARTITION OF {middle} DEFAULT"
+                )
+            case "materialized":
+                nulls = ", ".join(f"NULL::{t} AS {quote(n)}" for n, t in self.columns)
+                return f"CREATE MATERIALIZED VIEW {self.qualified} AS SELECT {nulls}"
+            case "view":
+                return f"CREATE VIEW {self.qualified} AS SELECT 1 AS {first}"
+            case "unlogged":
+                return made.replace("CREATE TABLE", "CREATE UNLOGGED TABLE", 1)
+            case "generated":
+                return f"{made[:-1]}, g int GENERATED ALWAYS AS (1 + 1) STORED)"
+            case "dropped":
+                return f"{made[:-1]}, gone int); ALTER TABLE {self.qualified} DROP COLUMN gone"
+        return made
+
+
+KINDS = ("plain",) * 12 + (
+    *("partitioned", "materialized", "view", "unlogged", "generated", "dropped"),
+)
+
+
+@st.composite
+def tables(draw: st.DrawFn) -> tuple[Table, ...]:
+    places = st.tuples(st.sampled_from(SCHEMA_NAMES), st.sampled_from(TABLE_NAMES))
+    chosen = draw(st.lists(places, min_size=1, max_size=3, unique=True))
+    made = []
+    for schema, name in chosen:
+        names = draw(st.lists(st.sampled_from(COLUMN_NAMES), min_size=2, max_size=6, unique=True))
+        types = [draw(st.sampled_from(TYPES)) for _ in names]
+        kind = draw(st.sampled_from(KINDS))
+        made.append(Table(schema, name, tuple(zip(names, types, strict=True)), kind))
+    return tuple(made)
+
+
+# Statements
+
+OPCLASSES = (
+    *("text_pattern_ops", "varchar_ops", "varchar_pattern_ops", "bpchar_pattern_ops", "text_ops"),
+    *("int4_ops", "int8_ops", "jsonb_path_ops", "array_ops", "inet_ops", "no_such_ops"),
+    *("gin_trgm_ops", "enum_ops", "range_ops", "date_ops", "pg_catalog.int4_ops"),
+    *("jsonb_ops", "record_ops", "tsvector_ops", "point_ops", "name_ops", "timestamptz_ops"),
+)
+METHODS = ("btree",) * 24 + ("hash", "gin", "gist", "brin", "spgist", "nosuch")
+SOUND = (
+    *("({c} IS NULL)", "(coalesce({c}, {c}))", "(CASE WHEN {c} IS NULL THEN 1 END)"),
+    *("({c} IS NULL AND {d} IS NULL)", "(num_nulls({c}, {d}))", "(nullif({c}, {c}))"),
+)
+"""Fit columns of nearly all types."""
+EXPRESSIONS = SOUND * 6 + (
+    *("lower({c})", "({c} || 'x')", "({c} + 1)", "(coalesce({c}, {d}))", "md5(({c})::text)"),
+    *("(({c})::date)", "(({c})::text)", "now()", "random()", "({c} IS NULL)", "({c} = {d})"),
+    *("abs({c})", "date_trunc('day', {c})", "to_char({c}, 'YYYY')", "({c} ->> 'a')"),
+    *("((SELECT 1))", "count({c})", "generate_series(1, {c})", "({c} AT TIME ZONE 'UTC')"),
+    *("length({c})", '(upper({c}) COLLATE "C")', "({c}[1])", "to_tsvector({c})"),
+    *("to_tsvector('english', {c})", "concat({c}, 'x')", "array_length({c}, 1)", "(({c})::int)"),
+    *("({c} IN (1, 2))", "ctid", "tableoid", "(current_user)", "public.inlined({c})"),
+    *("public.twice({c})", "public.moving({c})", "({c} = true)", "(CASE WHEN {c} THEN 1 END)"),
+    *("({c})", "(ROW({c}, {d}))", "nosuch({c})", "extract(year FROM {c})", "age({c})", "(1)"),
+    *(
+        "(('a')::text)",
+        "(NULL)",
+        "('literal')",
+        "greatest({c}, {d})",
+        "(({c} AT TIME ZONE 'UTC')::date)",
+    ),
+)
+PREDICATES = ("{c} IS NOT NULL", "{c} IS NULL OR {d} IS NULL") * 6 + (
+    *("{c} IS NOT NULL", "{c} = {d}", "{c} > 0", "{c} = 'x'", "{c} IN (1, 2)", "now() > {c}"),
+    *("{c}", "NOT {c}", "{c} = true", "true", "{c} LIKE 'a%'", "(SELECT true)", "random() < 0.5"),
+    *("nosuch IS NULL", "{c} > current_date", "{c} IS TRUE", "{c} > 0 AND {c} < 9", "1", "'t'"),
+    *("{c}::text = 'a'", "lower({c}) = 'a'", "count({c}) > 1", "{c} = 'good'"),
+)
+STORAGE = ("",) * 12 + (" WITH (fillfactor = 70)", " WITH (nosuch = 1)", " WITH (fastupdate)")
+
+
+@st.composite
+def keys(draw: st.DrawFn, table: Table) -> str:
+    names = [name for name, _ in table.columns]
+    column, other = (quote(draw(st.sampled_from(names))) for _ in range(2))
+    shape = draw(st.integers(0, 23))
+    if shape < 4:
+        text = draw(st.sampled_from(EXPRESSIONS)).replace("{c}", column).replace("{d}", other)
+    elif shape == 4:
+        text = draw(st.sampled_from(("nosuch", "event_date", "gone", "xmin", "a_b", '"C"', "g")))
+    else:
+        text = column
+    if draw(st.integers(0, 17)) == 0:
+        text += draw(st.sampled_from((' COLLATE "C"', ' COLLATE "POSIX"', ' COLLATE "nosuch"')))
+    if draw(st.integers(0, 11)) == 0:
+        text += " " + draw(st.sampled_from(OPCLASSES))
+    if draw(st.integers(0, 5)) == 0:
+        text += draw(st.sampled_from((" DESC", " ASC", " NULLS FIRST", " DESC NULLS LAST")))
+    return text
+
+
+@st.composite
+def creates(draw: st.DrawFn, known: tuple[Table, ...]) -> str:
+    table = draw(st.sampled_from(known))
+    listed = ", ".join(draw(st.lists(keys(table), min_size=1, max_size=3)))
+    name = draw(st.sampled_from(NAMES + tuple(t.name for t in known)))
+    unique = draw(st.sampled_from(("", "", "", "UNIQUE ")))
+    method = draw(st.sampled_from(METHODS))
+    exists = "IF NOT EXISTS " if name and draw(st.integers(0, 5)) == 0 else ""
+    on = table.qualified
+    if draw(st.integers(0, 4)) == 0:
+        on = quote(table.name)  # by the search_path, or not at all
+    text = f"CREATE {unique}INDEX {exists}{quote(name) if name else ''} ON {on}"
+    text += f" USING {method} ({listed})"
+    if draw(st.integers(0, 6)) == 0:
+        names = st.sampled_from([quote(n) for n, _ in table.columns] + ["nosuch"])
+        text += f" INCLUDE ({', '.join(draw(st.lists(names, min_size=1, max_size=2)))})"
+    if unique and draw(st.integers(0, 4)) == 0:
+        text += " NULLS NOT DISTINCT"
+    text += draw(st.sampled_from(STORAGE))
+    if draw(st.integers(0, 4)) == 0:
+        column, other = (quote(draw(st.sampled_from(table.columns))[0]) for _ in range(2))
+        condition = draw(st.sampled_from(PREDICATES))
+        text += " WHERE " + condition.replace("{c}", column).replace("{d}", other)
+    return text
+
+
+NAMES = (
+    ("",) * 4 + tuple(f"i{number}" for number in range(1, 16)) + ("Idx", 'i"x', "i" * 70, "ü" * 40)
+)
+
+
+@st.composite
+def existing(draw: st.DrawFn, known: tuple[Table, ...]) -> str:
+    """What is there beside the tables; what the server does not accept is not there."""
+    if draw(st.integers(0, 3)):
+        return draw(creates(known))
+    table = draw(st.sampled_from(known))
+    names = st.sampled_from([quote(name) for name, _ in table.columns])
+    listed = ", ".join(draw(st.lists(names, min_size=1, max_size=2, unique=True)))
+    form = draw(
+        st.sampled_from(
+            (
+                "ADD PRIMARY KEY ({})",
+                "ADD UNIQUE ({})",
+                "ADD UNIQUE ({}) DEFERRABLE",
+                "ADD EXCLUDE USING btree ({} WITH =)",
+                "ADD FOREIGN KEY ({0}) REFERENCES " + table.qualified + " ({0})",
+            )
+        )
+    )
+    return f"ALTER TABLE {table.qualified} {form.format(listed)}"
+
+
+@st.composite
+def drops(draw: st.DrawFn) -> str:
+    return f"DROP INDEX {quote(draw(st.sampled_from([*NAMES[1:], 'nosuch', 't_pkey', 't_a_key'])))}"
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    tables: tuple[Table, ...]
+    existing: tuple[str, ...]
+    planned: tuple[str, ...]
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> Case:
+    known = draw(tables())
+    there = draw(st.lists(existing(known), min_size=2, max_size=8))
+    wanted = creates(known)
+    planned = [draw(wanted) for _ in range(PLAN_SIZE - 2)]
+    planned.insert(draw(st.integers(0, len(planned))), draw(drops()))
+    again = draw(st.sampled_from(there))  # what exists is wanted again, under its name or another
+    planned.append(again if again.startswith("CREATE") else draw(wanted))
+    return Case(known, tuple(there), tuple(planned))
+
+
+# What the server says
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """An index as the server's catalog has it, read apart from the kit's own queries."""
+
+    table: int
+    method: str
+    unique: bool
+    usable: bool
+    immediate: bool
+    exclusion: bool
+    nulls_not_distinct: bool
+    keys: tuple[str, ...]
+    include: frozenset[str]
+    predicate: str | None
+
+
+FACT = """
+SELECT i.indrelid::bigint,
+       am.amname,
+       i.indisunique,
+       i.indisvalid AND i.indisready AND i.indislive,
+       i.indimmediate,
+       i.indisexclusion,
+       pg_get_indexdef(i.indexrelid) LIKE '%% NULLS NOT DISTINCT%%',
+       ARRAY(SELECT concat_ws(' ',
+                              pg_get_indexdef(i.indexrelid, k, false),
+                              o.opcfamily,
+                              o.opcintype,
+                              i.indcollation[k - 1],
+                              i.indoption[k - 1],
+                              a.attoptions::text)
+               FROM generate_series(1, i.indnkeyatts) AS k
+               JOIN pg_opclass AS o ON o.oid = i.indclass[k - 1]
+               JOIN pg_attribute AS a ON a.attrelid = i.indexrelid AND a.attnum = k
+              ORDER BY k),
+       ARRAY(SELECT pg_get_indexdef(i.indexrelid, k, false)
+               FROM generate_series(i.indnkeyatts + 1, i.indnatts) AS k),
+       ARRAY(SELECT pg_get_indexdef(i.indexrelid, k, false)
+               FROM generate_series(1, i.indnkeyatts) AS k),
+       pg_get_expr(i.indpred, i.indrelid)
+  FROM pg_index AS i
+  JOIN pg_class AS c ON c.oid = i.indexrelid
+  JOIN pg_am AS am ON am.oid = c.relam
+ WHERE i.indexrelid = %s::regclass
+"""
+
+
+def fact(conn: psycopg.Connection, name: str) -> tuple[Fact, frozenset[str]]:
+    """Read an index, and which columns it stores."""
+    row = conn.execute(FACT, [name]).fetchone()
+    assert row is not None, name
+    found = Fact(*row[:7], tuple(row[7]), frozenset(row[8]), row[10])
+    return found, found.include | frozenset(row[9])
+
+
+def covers(conn: psycopg.Connection, keeper_name: str, name: str) -> bool:
+    """Decide from the server's catalog alone whether one index does all that another does."""
+    (keeper, stored), (index, _) = fact(conn, keeper_name), fact(conn, name)
+    alike = keeper.table == index.table and keeper.method == index.method
+    ordered = index.method == "btree" and keeper.keys[: len(index.keys)] == index.keys
+    enforces = keeper.unique and (keeper.keys, keeper.nulls_not_distinct, keeper.immediate) == (
+        index.keys,
+        index.nulls_not_distinct,
+        index.immediate,
+    )
+    return (
+        alike
+        and keeper.usable
+        and not index.exclusion
+        and keeper.predicate == index.predicate
+        and (keeper.keys == index.keys or ordered)
+        and index.include <= stored
+        and (not index.unique or enforces)
+    )
+
+
+# The property
+
+UNWISE = {
+    "partitioned-table",  # only without CONCURRENTLY
+    "partitioned-index",
+    "protected-index",  # the server would drop it
+    "drops-planned-index",
+    "server-too-old",
+}
+"""Rules that refuse what the server would do, because it would be wrong to do it."""
+COVERED = {"duplicate-index", "covered-by-existing", "duplicate-in-plan", "covered-by-planned"}
+
+
+def refused(conn: psycopg.Connection, text: str) -> str:
+    """Run a statement and take it back; return the server's refusal, or nothing."""
+    try:
+        with conn.transaction(force_rollback=True):
+            conn.execute(text)
+    except psycopg.Error as error:
+        return error.diag.message_primary or str(error)
+    return ""
+
+
+def now(item: StatementAudit) -> str:
+    """Write a kept statement as it runs inside of a transaction."""
+    assert item.revised is not None
+    if isinstance(item.revised, CreateIndex):
+        return item.revised.index.revise(concurrently=False).sql
+    return item.revised.text.replace("DROP INDEX CONCURRENTLY ", "DROP INDEX ", 1)
+
+
+def rules(item: StatementAudit) -> set[str]:
+    return {finding.rule for finding in item.findings}
+
+
+def hold_to_the_server(conn: psycopg.Connection, audit: Audit) -> list[str]:
+    """Run what the audit says and return where the server says otherwise."""
+    wrong: list[str] = []
+    with conn.transaction(force_rollback=True):
+        wrong += _redundant_ones(conn, audit)
+        for item in audit.statements:
+            SEEN[item.verdict] += 1
+            SEEN.update(f.rule for f in item.findings if f.severity == "error")
+            said = _said(conn, item)
+            if said:
+                told = "; ".join(f"{f.rule}: {f.message}" for f in item.findings)
+                wrong.append(f"{item.verdict}: {item.statement.text}\n   {said}\n   {told}")
+        for item in audit.statements:
+            wrong += _covered(conn, item)
+    return wrong
+
+
+def _said(conn: psycopg.Connection, item: StatementAudit) -> str:
+    if item.revised is not None:
+        refusal = refused(conn, now(item))
+        if refusal:
+            return f"but the server refuses it: {refusal}"
+        conn.execute(now(item))
+        return ""
+    text = item.statement.text
+    silent = "IF NOT EXISTS" in text or "IF EXISTS" in text
+    if item.verdict == "skip" or rules(item) & UNWISE or silent:
+        return ""
+    return "" if refused(conn, text) else "but the server builds it"
+
+
+def _covered(conn: psycopg.Connection, item: StatementAudit) -> Iterator[str]:
+    """What is skipped has a keeper, once the plan is run, that does all that it would do."""
+    found = [finding for finding in item.findings if finding.rule in (*COVERED, "exists")]
+    unlike = rules(item) & {"missing-column", "missing-table", "wrong-schema"}
+    if item.verdict != "skip" or not found or unlike or not isinstance(item.statement, CreateIndex):
+        return
+    finding = found[-1]
+    keeper = dict(finding.evidence).get("index", finding.subject)
+    if finding.rule.endswith(("in-plan", "planned")):
+        keeper = f"{quote(item.table.schema or '')}.{dict(finding.evidence).get('index', keeper)}"
+        if finding.rule == "duplicate-in-plan" and finding.subject == item.label:
+            keeper = f"{quote(item.table.schema or '')}.{item.label}"
+    probe = item.statement.index.revise(
+        name="probe_of_the_test", concurrently=False, if_not_exists=False, table=item.table
+    )
+    with conn.transaction(force_rollback=True):
+        conn.execute(probe.sql)
+        name = f"{quote(item.table.schema or '')}.probe_of_the_test"
+        row = conn.execute("SELECT to_regclass(%s)", [str(keeper)]).fetchone()
+        if row == (None,):
+            yield f"skip: {item.statement.text}\n   but there is no {keeper}"
+        elif finding.rule != "exists" and not covers(conn, str(keeper), name):
+            yield f"skip: {item.statement.text}\n   but {keeper} does not cover it"
+
+
+def _redundant_ones(conn: psycopg.Connection, audit: Audit) -> Iterator[str]:
+    called = [
+        (item, finding)
+        for item in audit.existing
+        for finding in item.findings
+        if finding.rule in ("duplicate-index", "redundant-index")
+    ]
+    gone = {item.label for item, _ in called}
+    for item, finding in called:
+        keeper = str(dict(finding.evidence)["keeper"])
+        if keeper in gone:
+            yield f"{item.label} is redundant by {keeper}, which is redundant as well"
+        if not covers(conn, keeper, item.label):
+            yield f"{item.label} is called redundant, but {keeper} does not cover it"
+        SEEN["redundant"] += 1
+    with conn.transaction(force_rollback=True):
+        for name in gone:
+            refusal = refused(conn, f"DROP INDEX {name}")
+            if refusal:
+                yield f"{name} is redundant, but cannot be dropped: {refusal}"
+
+
+# Servers
+
+
+@pytest.fixture(scope="module", params=["embedded", pytest.param("15", marks=pytest.mark.pg15)])
+def conn(request: pytest.FixtureRequest) -> Iterator[psycopg.Connection]:
+    """A session on a database of the module's own."""
+    which = "embedded_server" if request.param == "embedded" else "pg15_server"
+    conninfo: Callable[[str], str] = request.getfixturevalue(which).conninfo
+    name = f"property_{next(_numbers)}"
+    with psycopg.connect(conninfo("postgres"), autocommit=True) as admin:
+        admin.execute(f"CREATE DATABASE {name}")
+        with psycopg.connect(conninfo(name), autocommit=True) as session:
+            session.execute("SET client_min_messages = warning")
+            session.execute("SET search_path = public, s1")
+            yield session
+        admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+EMPTY = """
+DROP SCHEMA IF EXISTS public, s1, "Odd 'S'" CASCADE;
+CREATE SCHEMA public;
+"""
+
+
+def make(conn: psycopg.Connection, case: Case) -> None:
+    conn.execute(EMPTY + BASIS)
+    for table in case.tables:
+        if table.kind != "plain" and refused(conn, table.sql()):
+            conn.execute(Table(table.schema, table.name, table.columns, "plain").sql())
+        else:
+            conn.execute(table.sql())
+    for text in case.existing:
+        if not refused(conn, text):
+            conn.execute(text)
+
+
+def readable(text: str) -> bool:
+    """Return whether the kit reads the statement at all; what it cannot write back it refuses."""
+    try:
+        plan.parse(text)
+    except InputError:
+        return False
+    return True
+
+
+def test_the_audit_says_what_the_server_does(conn: psycopg.Connection) -> None:
+    done = Counter[str]()
+    found: list[str] = []
+
+    @settings(
+        max_examples=STATEMENTS * 11 // 20 // PLAN_SIZE + 2,  # a tenth may be unreadable
+        derandomize=True,
+        database=None,
+        deadline=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(cases())
+    def holds(case: Case) -> None:
+        planned = [text for text in case.planned if readable(text)]
+        if not planned:
+            return
+        make(conn, case)
+        _, audit = auditing.read(conn, plan.parse(";\n".join(planned)))
+        done["statements"] += len(audit.statements)
+        found.extend(hold_to_the_server(conn, audit))
+
+    holds()
+    print(f"\n{done['statements']} statements, {len(found)} counterexamples; {dict(SEEN)}", end="")
+    assert not found, "\n".join(found)
+    assert done["statements"] >= STATEMENTS // 2
