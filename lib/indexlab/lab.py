@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
+from typing import Any
+
+import psycopg
 
 from indexlab import apply as applying
 from indexlab import audit as auditing
@@ -297,11 +300,16 @@ class Lab:
         """Let go of the embedded server, if this lab holds it."""
         self._holding.close()
 
+    def _reader(self) -> AbstractContextManager[psycopg.Connection[Any]]:
+        return targets.connect(self.target, read_only=True, purpose="audit")
+
     def _judged(self) -> tuple[Catalog, Audit]:
         if self._audited is None:
             self._progress.tell("reading the catalog")
-            with targets.connect(self.target, read_only=True, purpose="audit") as conn:
-                self._audited = auditing.read(conn, self.plan, self.workload, resolve=self.resolve)
+            with self._reader() as conn, self._reader() as other:
+                self._audited = auditing.read(
+                    conn, self.plan, self.workload, resolve=self.resolve, other=other
+                )
         return self._audited
 
     def audit(self) -> Audit:

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from indexlab.embedded.account import PORT, SOCKET, Account, binary, choose_sock
 from indexlab.errors import EmbeddedError
 
 _LOG_LIMIT = 10 * 2**20
+_SWEEP_SECONDS = 10.0
 
 # Given as arguments, so that ALTER SYSTEM cannot keep the next start from working.
 _SETTINGS = {
@@ -41,8 +43,7 @@ _SETTINGS = {
 def initdb(base: Path, account: Account) -> None:
     """Make a cluster beside its place and move it there when complete."""
     data = base / "data"
-    for left in base.glob("new-*"):
-        shutil.rmtree(left, ignore_errors=True)
+    _sweep(base)
     fresh = Path(tempfile.mkdtemp(prefix="new-", dir=base))
     account.own(fresh)
     child = account.popen(
@@ -59,6 +60,15 @@ def initdb(base: Path, account: Account) -> None:
             "Mend what it says, or set INDEXLAB_HOME to another directory"
         )
     fresh.rename(data)
+
+
+def _sweep(base: Path) -> None:
+    """Remove what a killed initdb left; it may outlive its user, and write on for a moment."""
+    deadline = time.monotonic() + _SWEEP_SECONDS
+    while (left := list(base.glob("new-*"))) and time.monotonic() < deadline:
+        for directory in left:
+            shutil.rmtree(directory, ignore_errors=True)
+        time.sleep(0.02)
 
 
 def launch(base: Path, tag: str, account: Account) -> subprocess.Popen[str]:
