@@ -45,7 +45,7 @@ REDUNDANT = {
         "auth.users_instance_id_idx": "auth.users_instance_id_email_idx",
     },
 }
-"""Read one by one against the definitions: which index is superfluous, and one that covers it."""
+"""Which index is superfluous, and one that covers it."""
 
 
 @pytest.fixture(scope="module", params=["embedded", pytest.param("15", marks=pytest.mark.pg15)])

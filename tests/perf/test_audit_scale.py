@@ -1,4 +1,4 @@
-"""How the audit grows: 250, 1,000 and 4,000 statements on as many tables, five indexes each.
+"""How the audit grows: 500, 1,000 and 2,000 statements on as many tables, five indexes each.
 
 The limits hold for 1,000 tables; each size is measured in a process of its own.
 """
