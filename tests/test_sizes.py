@@ -10,8 +10,8 @@ import psycopg
 import pytest
 
 from indexlab import catalog, embedded
-from indexlab.audit.sizes import SizeEstimate, estimate
 from indexlab.catalog import statistics
+from indexlab.sizes import SizeEstimate, estimate
 
 SCHEMA = """
 CREATE TABLE t AS

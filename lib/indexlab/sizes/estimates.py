@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from indexlab import sql, units
-from indexlab.audit.selectivity import selectivity
 from indexlab.catalog import Catalog, Column, Index, Key, Relation
 from indexlab.catalog.statistics import Statistics
+from indexlab.sizes.selectivity import selectivity
 
 PAGE = 8192
 USABLE = PAGE - 24 - 16 - 4
@@ -64,6 +64,13 @@ class SizeEstimate:
     """What the estimate rests on, in words."""
     rough: bool = False
     """Whether it may well be off by a factor, for want of statistics or of a model."""
+    height: int | None = None
+    """Level of a btree's root, 0 where the root is a leaf; None for other methods."""
+
+    @property
+    def pages(self) -> int:
+        """How many pages of 8 kB it has."""
+        return math.ceil(self.bytes / PAGE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,13 +126,38 @@ def estimate(catalog: Catalog, index: Index) -> SizeEstimate:
         )
     if index.method == "btree":
         groups = _groups(statistics, index, values, entries, rows) if _merges(index, values) else ()
-        size, merged = _btree(index, values, included, entries, groups)
+        pages, level, merged = _btree(index, values, included, entries, groups)
+        size: float = pages * PAGE
         basis += [merged] if merged else []
     else:
+        level = None
         size = _other_method(index, values, included, entries, table)
         basis.append(f"a rough model of {index.method}")
     rough = bool(unknown) or bound or index.method != "btree" or table.rows < 0
-    return SizeEstimate(round(size), "; ".join(basis), rough)
+    return SizeEstimate(round(size), "; ".join(basis), rough, level)
+
+
+def height(catalog: Catalog, index: Index, pages: int) -> int:
+    """Estimate the level of an existing btree's root from its real size; pure.
+
+    Args:
+        catalog: the target, with statistics where they are known.
+        index: a btree.
+        pages: how many pages of 8 kB it has, the first one, which says where the root is, included.
+
+    Returns:
+        The level of the root: 0 where it is a leaf.
+    """
+    rows, _ = _rows(catalog, catalog.relation(index.table))
+    values = [_of_key(catalog, index, key, rows) for key in index.keys]
+    inner = _aligned(_tuple_size(values)) + (8 if _merges(index, values) else 0)
+    fan_out = max(2.0, _per_page(inner, INNER_FILL))
+    level, rest = 0, pages - 1.0
+    while rest > 1:
+        # A full level of this many pages and all that is above it takes `rest`.
+        rest /= fan_out
+        level += 1
+    return level
 
 
 def _rows(catalog: Catalog, table: Relation) -> tuple[float, str]:
@@ -209,8 +241,8 @@ def _btree(
     included: list[_Value],
     entries: float,
     groups: tuple[tuple[float, float], ...],
-) -> tuple[float, str]:
-    """Return the bytes of a btree, and what was merged in it."""
+) -> tuple[int, int, str]:
+    """Return the pages of a btree, the level of its root, and what was merged in it."""
     fill = next((int(o[11:]) for o in index.options if o.startswith("fillfactor=")), LEAF_FILL)
     size = _tuple_size([*values, *included])
     distinct = sum(count for count, _ in groups)
@@ -223,10 +255,12 @@ def _btree(
     pages = max(1, math.ceil(leaves)) if entries >= 1 else 0
     total = pages + 1  # the first page says where the root is
     inner = _aligned(_tuple_size(values)) + (8 if words else 0)
+    level = 0
     while pages > 1:
         pages = math.ceil(pages / _per_page(inner, INNER_FILL))
         total += pages
-    return total * PAGE, words
+        level += 1
+    return total, level, words
 
 
 def _tuple_size(values: list[_Value]) -> float:

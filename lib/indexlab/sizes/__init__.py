@@ -1,0 +1,5 @@
+"""How large an index is or becomes, and how high, from the planner's statistics alone."""
+
+from indexlab.sizes.estimates import PAGE, SizeEstimate, estimate, height
+
+__all__ = ["PAGE", "SizeEstimate", "estimate", "height"]
