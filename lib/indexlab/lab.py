@@ -102,6 +102,12 @@ def require_queries(workload: Workload) -> None:
     """
     if not workload.queries:
         raise InputError("a benchmark needs a workload: give --workload FILE")
+    if not workload.executable:
+        raise InputError(
+            "a benchmark needs a query that can be run: all of this workload are normalized text "
+            "with $1, for which there are no values; write :name and a sampler",
+            source=workload.source,
+        )
 
 
 def _check_type(name: str, value: object, kind: type) -> None:

@@ -108,7 +108,7 @@ class Pipeline:
         benchmark.
         """
         out = self.options.out
-        measures = bool(self._inputs.workload.queries)
+        measures = bool(self._inputs.workload.executable)
         summary = _Summary(self.options, self._spec())
         with summary.kept(Run(out)):
             with summary.stage("audit"):

@@ -326,12 +326,13 @@ def bind_names(text: str, source: str | Path, first_line: int) -> tuple[str, tup
     """Replace `:name` placeholders by `$1`, `$2`, ...
 
     Quoted text, comments, casts (`::`) and `:=` are left alone: PostgreSQL's own scanner decides.
+    A text with numbered placeholders of its own, as pg_stat_statements shows it, stays as it is.
 
     Returns:
         The text with numbered placeholders, and the names in order of number.
 
     Raises:
-        InputError: the scanner does not accept the text, or it has a numbered placeholder already.
+        InputError: the scanner does not accept the text, or it has placeholders of both kinds.
     """
     _check_text(text, source, first_line)
     try:
@@ -342,15 +343,11 @@ def bind_names(text: str, source: str | Path, first_line: int) -> tuple[str, tup
     names: list[str] = []
     pieces: list[bytes] = []
     done = 0
+    numbered: ScanToken | None = None
     for colon, word in zip(tokens, [*tokens[1:], tokens[-1]] if tokens else [], strict=True):
         spelled = data[colon.start : colon.end]
         if spelled.startswith(b"$") and spelled[1:].isdigit():
-            line = first_line + data[: colon.start].count(b"\n")
-            raise InputError(
-                f"placeholder {spelled.decode()!r}: write it as :name with a sampler",
-                source=source,
-                line=line,
-            )
+            numbered = numbered or colon
         name = data[word.start : word.end].decode()
         if spelled != b":" or word.start != colon.end or not name.isidentifier():
             continue
@@ -358,4 +355,11 @@ def bind_names(text: str, source: str | Path, first_line: int) -> tuple[str, tup
             names.append(name)
         pieces += [data[done : colon.start], f"${names.index(name) + 1}".encode()]
         done = word.end
+    if numbered is not None and names:
+        raise InputError(
+            f"placeholder {data[numbered.start : numbered.end].decode()!r} beside "
+            f":{names[0]}: write all as :name with a sampler, or none",
+            source=source,
+            line=first_line + data[: numbered.start].count(b"\n"),
+        )
     return b"".join([*pieces, data[done:]]).decode(), tuple(names)
