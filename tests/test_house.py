@@ -29,6 +29,7 @@ LAW = (
     ("demo", "explain", "catalog"),
     ("sizes",),
     ("sandbox",),
+    ("impact",),
     ("audit", "apply", "benchmark"),
     ("charts", "export"),
     ("runs",),

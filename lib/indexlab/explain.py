@@ -128,6 +128,10 @@ class Explain:
         """Walk the plan, parents first."""
         return _walk(self.root)
 
+    def levels(self) -> Iterator[tuple[int, Node]]:
+        """Walk the plan with the depth of each step, parents first."""
+        return _levels(self.root, 0)
+
     @property
     def indexes(self) -> tuple[str, ...]:
         """Names of all indexes that the plan uses, sorted, each once."""

@@ -15,6 +15,7 @@ from indexlab.audit.verdicts import (
     Verdict,
     statement_sql,
 )
+from indexlab.audit.weighing import not_weighed, weigh
 
 __all__ = [
     "KEPT",
@@ -29,9 +30,11 @@ __all__ = [
     "Verdict",
     "audit",
     "migration_sql",
+    "not_weighed",
     "place",
     "read",
     "revised_plan_sql",
     "rollback_sql",
     "statement_sql",
+    "weigh",
 ]

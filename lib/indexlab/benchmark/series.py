@@ -153,7 +153,11 @@ class Measurement:
         note = display.escape(
             f"{self.server}, {self.started}, {units.duration(self.seconds)}; an empty statement "
             f"takes {units.ms(self.overhead_ms)}"
-            + (f"; not run, as writes or for want of values: {', '.join(self.skipped)}" if self.skipped else "")
+            + (
+                f"; not run, as writes or for want of values: {', '.join(self.skipped)}"
+                if self.skipped
+                else ""
+            )
         )
         columns = ("query", "kind", *numeric, "plan")
         table = display.table(columns, rows, caption=f"latency{named}", numeric=numeric)

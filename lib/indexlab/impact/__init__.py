@@ -1,0 +1,19 @@
+"""The impact of a plan: what each of its indexes would do to each query of the workload."""
+
+from indexlab.impact.matrix import Candidate, Existing, Impact, QueryImpact, Situation, Variant
+from indexlab.impact.reach import opaque
+from indexlab.impact.reading import read
+from indexlab.impact.trial import Trial, attempt
+
+__all__ = [
+    "Candidate",
+    "Existing",
+    "Impact",
+    "QueryImpact",
+    "Situation",
+    "Trial",
+    "Variant",
+    "attempt",
+    "opaque",
+    "read",
+]
