@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -82,6 +81,8 @@ class Original:
     unmatched: tuple[str, ...]
     """Extended statistics with lists of most common values, which cannot be copied."""
     block_size: int
+    denied: bool
+    """Whether the role may not read the planner's statistics of columns at all."""
     tablespaces: tuple[str, ...]
     """Tablespaces of the relations whose page costs are not those of the session."""
 
@@ -104,16 +105,33 @@ def read_original(conn: psycopg.Connection[Any], scope: Scope) -> Original:
             "names": sorted({item.name for item in measures}),
         }
         version = conn.info.server_version
+        statistics, denied = ("", "", ()), False
+        try:
+            with conn.transaction():
+                statistics = _statistics(conn, version, names)
+        except psycopg.errors.InsufficientPrivilege:
+            denied = True
         return Original(
             measures=measures,
             settings=_rows(conn, Setting, SETTINGS),
             locale=_rows(conn, Locale, _locale_sql(version))[0],
-            column_statistics=_text(conn, _column_statistics_sql(version), names),
-            group_statistics=_text(conn, _group_statistics_sql(version), names),
-            unmatched=tuple(row[0] for row in conn.execute(UNMATCHED, names)),
+            column_statistics=statistics[0],
+            group_statistics=statistics[1],
+            unmatched=statistics[2],
             block_size=int(_text(conn, BLOCK_SIZE)),
+            denied=denied,
             tablespaces=tuple(row[0] for row in conn.execute(TABLESPACES, oids)),
         )
+
+
+def _statistics(
+    conn: psycopg.Connection[Any], version: int, names: dict[str, Any]
+) -> tuple[str, str, tuple[str, ...]]:
+    return (
+        _text(conn, _column_statistics_sql(version), names),
+        _text(conn, _group_statistics_sql(version), names),
+        tuple(row[0] for row in conn.execute(UNMATCHED, names)),
+    )
 
 
 def _rows(
@@ -134,11 +152,6 @@ def _text(
 ) -> str:
     row = conn.execute(query.encode() if isinstance(query, str) else query, values).fetchone()
     return "" if row is None or row[0] is None else str(row[0])
-
-
-def names_of(measures: Iterable[Measure]) -> set[tuple[str, str]]:
-    """Return the schemas and names of relations; pure."""
-    return {(item.schema, item.name) for item in measures}
 
 
 MEASURES = """

@@ -66,6 +66,8 @@ class Scope:
     """What is wanted, too, and may not be read or cannot be had."""
     whole: bool
     """Whether nothing that can be copied is left out."""
+    planned: tuple[int, ...]
+    """Oids of the tables that the plan is about, with their partitions."""
     guarded: tuple[Relation, ...]
     """Those whose statistics row security hides from the role."""
 
@@ -86,7 +88,8 @@ def read_scope(
         neighbours[key.table].add(key.referenced)
     closed = {name for (name,) in conn.execute(CLOSED_SCHEMAS)}
     guarded = {oid for (oid,) in conn.execute(GUARDED)}
-    wanted = {item.oid for item in catalog.relations} if whole else set(_named(catalog, plan))
+    planned = set(_named(catalog, plan))
+    wanted = {item.oid for item in catalog.relations} if whole else set(planned)
     wanted |= {item.oid for item in _asked(catalog, workload)}
     reached = _closure(wanted, neighbours)
     relations, lacking = [], []
@@ -102,6 +105,9 @@ def read_scope(
     return Scope(
         tuple(relations),
         tuple(lacking),
+        planned=tuple(
+            item.oid for item in relations if item.oid in planned or item.parent in planned
+        ),
         whole=all(item.oid in there for item in catalog.relations if item.kind in COPIED),
         guarded=tuple(item for item in relations if item.oid in guarded),
     )
