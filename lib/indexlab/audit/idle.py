@@ -52,7 +52,7 @@ class Idle:
         self, item: ExistingAudit | None, index: Index, tried: Existing
     ) -> ExistingAudit | None:
         said = item or ExistingAudit(index, str(index.qualified), ())
-        found, may_go = self._idle(index, tried)
+        found, may_go = self._idle(index, tried, bool(said.drop))
         if found is None:
             return item
         said = replace(said, findings=(*said.findings, found))
@@ -64,7 +64,9 @@ class Idle:
             )
         return said
 
-    def _idle(self, index: Index, tried: Existing) -> tuple[Finding | None, bool]:
+    def _idle(
+        self, index: Index, tried: Existing, said_already: bool
+    ) -> tuple[Finding | None, bool]:
         """Say whether the workload can do without an index, and whether it may be dropped for it."""
         against = cautions(
             self.catalog,
@@ -83,15 +85,17 @@ class Idle:
                 for planned in set(query.uses_after) & self.kept.keys()
                 if self.kept[planned].table == index.table
             }
-        return self._made_idle(index, against, may_go), may_go
+        return self._made_idle(index, against, may_go, said_already), may_go
 
-    def _made_idle(self, index: Index, against: tuple[str, ...], may_go: bool) -> Finding:
+    def _made_idle(
+        self, index: Index, against: tuple[str, ...], may_go: bool, said_already: bool
+    ) -> Finding:
         name = str(index.qualified)
         users = [query.query for query in self.impact.users_before(name)]
         drop = drop_sql(self.catalog, index)
         return Finding(
             "idle-after-plan",
-            "warning" if may_go else "info",
+            "warning" if may_go and not said_already else "info",
             f"the plan makes {name} idle: {units.listed(users)} "
             f"{'uses' if len(users) == 1 else 'use'} it now, and no query of the workload with the "
             f"plan in place; {_counted(index)}" + _but(name, against),

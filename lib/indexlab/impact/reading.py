@@ -173,7 +173,7 @@ class _Reading:
         try:
             made = self.whatif.add(statement)
         except SandboxError as error:
-            self.candidates.append(replace(candidate, problem=str(error)))
+            self.candidates.append(replace(candidate, problem=_why(error)))
             return
         self.added[name] = made
         self.names.learn(made.index, name)
@@ -206,7 +206,7 @@ class _Reading:
             try:
                 plans.append(self.whatif.explain(subject.query.statement, values))
             except SandboxError as error:
-                subject.problem = str(error)
+                subject.problem = _why(error)
                 return []
         return plans
 
@@ -331,3 +331,7 @@ def enforces(index: Index) -> bool:
         or index.replica_identity
         or not index.usable
     )
+
+
+def _why(error: SandboxError) -> str:
+    return str(error).removeprefix("not simulated, because ").rstrip(".")
