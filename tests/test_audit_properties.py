@@ -448,7 +448,6 @@ UNWISE = {
 NOTHING_TO_DO = {"exists", "nothing-to-drop", "missing-index"}
 """Rules that skip what the server refuses or, where the statement allows for it, passes over."""
 PASSED_OVER = {"name-taken", "name-twice", "unfinished-index"}
-PASSED_OVER |= {"duplicate-rows", "refused-by-rows", "wide-key"}  # no row is read for a taken name
 """Rules that refuse what IF NOT EXISTS passes over."""
 COVERED = {"duplicate-index", "covered-by-existing", "duplicate-in-plan", "covered-by-planned"}
 
@@ -538,7 +537,12 @@ def _in_silence(conn: psycopg.Connection, item: StatementAudit, text: str) -> st
         return ""
     if changed:
         return "but the server does it"
-    return "" if rules(item) & PASSED_OVER else "but the server passes over it in silence"
+    if rules(item) & PASSED_OVER or not isinstance(item.statement, CreateIndex):
+        return ""
+    # The name is taken, so that the server did not look further; under a free one it has to.
+    named = {"name": "probe_of_the_test", "if_not_exists": False, "concurrently": False}
+    free = refused(conn, item.statement.index.revise(**named).sql)
+    return "" if free else "but the server passes over it in silence, and would build it"
 
 
 def said_beforehand(item: StatementAudit, refusal: str) -> bool:

@@ -53,7 +53,8 @@ class Drop:
     ) -> Drop:
         """Return the draft with one more finding and, where one is given, the verdict."""
         subject = str(self.name if self.index is None else self.index.qualified)
-        finding = Finding(rule, severity, message, subject, evidence, fix)
+        decides = self.verdict is None and verdict is not None
+        finding = Finding(rule, severity, message, subject, evidence, fix, decides=decides)
         return replace(self, findings=(*self.findings, finding), verdict=self.verdict or verdict)
 
 
