@@ -1,4 +1,4 @@
-"""What a server answered: whether it builds a planned index, and which rows are there twice."""
+"""What a server answered: whether it builds a planned index, and what its rows say against it."""
 
 from __future__ import annotations
 
@@ -35,11 +35,27 @@ class Duplicates:
 
 
 @dataclass(frozen=True, slots=True)
+class Rows:
+    """What the rows of a table make of a planned index."""
+
+    statement: str
+    refusal: str = ""
+    """Why an expression fails on a row; without the value, which is nobody's business."""
+    widest_value: int = 0
+    """Bytes of the largest stored value of a key, as it is stored."""
+    widest_row: int = 0
+    """Bytes of all keys of a row together, at most; expressions before compression."""
+    unread: str = ""
+    """Why the rows were not read."""
+
+
+@dataclass(frozen=True, slots=True)
 class Answers:
     """All that was asked for one plan."""
 
     builds: tuple[Answer, ...] = ()
     duplicates: tuple[Duplicates, ...] = ()
+    rows: tuple[Rows, ...] = ()
 
     def build(self, statement: str) -> Answer | None:
         """Return what a server made of this statement, if it was asked."""
@@ -48,3 +64,7 @@ class Answers:
     def duplicate(self, statement: str) -> Duplicates | None:
         """Return what was counted for this statement, if anything was."""
         return next((item for item in self.duplicates if item.statement == statement), None)
+
+    def of_rows(self, statement: str) -> Rows | None:
+        """Return what the rows make of this statement, if they were read."""
+        return next((item for item in self.rows if item.statement == statement), None)

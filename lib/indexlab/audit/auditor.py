@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 
 from indexlab import catalog as catalogs
-from indexlab.audit import creates, drops, duplicates, existing, scratch, together, usefulness
+from indexlab.audit import creates, drops, duplicates, existing, rows, scratch, together, usefulness
 from indexlab.audit.answers import Answers
 from indexlab.audit.drafts import Draft, Facts, Scene, by_table
 from indexlab.audit.drops import Drop
@@ -49,7 +49,7 @@ def read(
         plan: what is wanted.
         workload: the queries that matter, to rank names by.
         resolve: what names mean, old and new: `column` and `column`, `table.column` and `column`,
-            or `table` and `schema.table`.
+            `table` and `schema.table`, or `index` and `schema.index` for what is dropped.
         other: a second connection to the same address, to tell a transaction pooler by.
 
     Raises:
@@ -68,7 +68,12 @@ def read(
         statistics=statistics.read(conn, catalog, _tables(drafts)),
         activity=activity.read(conn, other),
     )
-    answers = Answers(scratch.ask(conn, catalog, drafts), duplicates.count(conn, catalog, drafts))
+    builds = scratch.ask(conn, catalog, drafts)
+    answers = Answers(
+        builds,
+        duplicates.count(conn, catalog, drafts, builds),
+        rows.read(conn, drafts, builds),
+    )
     return catalog, audit(catalog, plan, workload, resolve=resolve, answers=answers)
 
 
@@ -93,15 +98,12 @@ def audit(
         InputError: a resolution answers nothing, or names what does not exist.
     """
     facts = Facts(catalog, _words(workload), answers or Answers(), resolutions(resolve))
-    drafts: list[Draft] = []
-    dropping: list[Drop] = []
-    planned: set[str] = set()
-    for place, statement in enumerate(plan.statements):
-        if isinstance(statement, CreateIndex):
-            drafts.append(creates.resolve(facts, statement, place))
-            planned.add(drafts[-1].index.name or "")
-        elif isinstance(statement, DropIndex):
-            dropping += drops.resolve(catalog, statement, place, planned)
+    drafts = [
+        creates.resolve(facts, statement, place)
+        for place, statement in enumerate(plan.statements)
+        if isinstance(statement, CreateIndex)
+    ]
+    dropping = _dropping(facts, plan)
     _all_answered(facts, plan, drafts)
     dropped = tuple(entry for drop in dropping for entry in drop.dropped)
     scene = Scene(catalog, dropped)
@@ -126,16 +128,34 @@ def _tables(drafts: Iterable[Draft]) -> set[int]:
     return {d.relation.oid for d in drafts if d.verdict is None and d.relation is not None}
 
 
+def _dropping(facts: Facts, plan: IndexPlan) -> list[Drop]:
+    """Find what the plan drops; not what it creates itself above."""
+    planned: set[str] = set()
+    found: list[Drop] = []
+    for place, statement in enumerate(plan.statements):
+        if isinstance(statement, CreateIndex):
+            planned.add(statement.index.name or "")
+        elif isinstance(statement, DropIndex):
+            found += drops.resolve(facts.catalog, statement, place, planned, facts.resolutions)
+    return found
+
+
 def _all_answered(facts: Facts, plan: IndexPlan, drafts: list[Draft]) -> None:
     """See that every resolution is of use."""
     if not facts.resolutions:
         return
     without = replace(facts, resolutions=())
     asked = [creates.resolve(without, item, 0) for item in plan.creates]
+    answered: tuple[Draft | Drop, ...] = (*drafts, *_dropping(facts, plan))
     check(
         facts.resolutions,
-        (finding for draft in (*asked, *drafts) for finding in draft.findings),
-        (finding for draft in drafts for finding in draft.findings),
+        (
+            f
+            for items in (asked, _dropping(without, plan), answered)
+            for item in items
+            for f in item.findings
+        ),
+        (finding for item in answered for finding in item.findings),
     )
 
 

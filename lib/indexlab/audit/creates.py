@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from indexlab.audit.asked import as_a_server_builds_it, without_duplicate_rows
+from indexlab.audit.asked import (
+    as_a_server_builds_it,
+    fitting_the_rows,
+    without_duplicate_rows,
+)
 from indexlab.audit.columns import its_columns, no_virtual_columns
 from indexlab.audit.drafts import Draft, Facts, Rule
 from indexlab.audit.methods import (
@@ -36,6 +40,7 @@ RULES: tuple[Rule, ...] = (
     its_length,
     as_a_server_builds_it,
     without_duplicate_rows,
+    fitting_the_rows,
 )
 
 

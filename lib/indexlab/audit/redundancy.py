@@ -37,15 +37,16 @@ def _not_there(scene: Scene, draft: Draft) -> Draft:
     found = min(covers, key=lambda c: (c.how != "duplicate", len(c.keeper.keys), c.keeper.oid))
     keeper = found.keeper
     duplicate = found.how == "duplicate"
+    rule = "duplicate-index" if duplicate else "covered-by-existing"
     return draft.found(
-        "duplicate-index" if duplicate else "covered-by-existing",
+        rule,
         "warning",
         f"{draft.label} is redundant: {keeper.qualified} {found.words}"
         + (_storage_difference(keeper, wanted) if duplicate else ""),
         subject=str(keeper.qualified),
         evidence=index_evidence(keeper),
         fix="leave the statement out",
-        verdict="skip",
+        verdict=draft.left_out_unless(rule),
     )
 
 
@@ -84,8 +85,9 @@ def _not_covered(draft: Draft, built: list[Draft]) -> Draft:
         return draft
     keeper, found = max(keepers, key=lambda item: len(item[0].planned().keys))
     same = found.how == "duplicate"
+    rule = "duplicate-in-plan" if same else "covered-by-planned"
     return draft.found(
-        "duplicate-in-plan" if same else "covered-by-planned",
+        rule,
         "warning",
         f"{draft.label} is redundant: the planned {keeper.label} (line {keeper.statement.line}) "
         f"{found.words}",
@@ -96,7 +98,7 @@ def _not_covered(draft: Draft, built: list[Draft]) -> Draft:
             ("definition", keeper.index.sql),
         ),
         fix="leave the statement out",
-        verdict="skip",
+        verdict=draft.left_out_unless(rule),
     )
 
 
@@ -127,6 +129,8 @@ def _replaces(scene: Scene, draft: Draft, planned: Mapping[int, list[Index]]) ->
     for existing in staying:
         found = cover(wanted, existing)
         if found is None or not existing.usable or obstacles(scene.catalog, existing):
+            continue
+        if found.how == "duplicate":  # only a comment has brought it here: both are wanted
             continue
         name = str(existing.qualified)
         against = cautions(scene.catalog, existing, [*staying, *planned[wanted.table]])

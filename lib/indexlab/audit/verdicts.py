@@ -39,6 +39,8 @@ class Finding:
     """What to do, in words or as SQL; empty where nothing is to be done."""
     suppressed: str = ""
     """Why the plan accepts it, in the words of its comment; empty where it does not."""
+    decides: bool = False
+    """Whether the statement has its verdict by this finding."""
 
     @property
     def words(self) -> str:
