@@ -31,7 +31,7 @@ LAW = (
     ("sandbox",),
     ("impact",),
     ("audit", "apply", "benchmark"),
-    ("charts", "export"),
+    ("charts", "export", "planning"),
     ("runs",),
     ("lab", "render", "formats"),
     ("indexlab", "pipeline"),  # the package itself hands out the lab

@@ -1,6 +1,6 @@
 """The audit: (catalog, plan, workload) -> findings, verdicts and a revised plan."""
 
-from indexlab.audit.auditor import audit, read
+from indexlab.audit.auditor import audit, corrected, read
 from indexlab.audit.migration import migration_sql, revised_plan_sql, rollback_sql
 from indexlab.audit.places import Place, place
 from indexlab.audit.verdicts import (
@@ -29,6 +29,7 @@ __all__ = [
     "StatementAudit",
     "Verdict",
     "audit",
+    "corrected",
     "migration_sql",
     "not_weighed",
     "place",

@@ -28,6 +28,13 @@ from indexlab.sizes import PAGE
 from indexlab.sql import RelationName
 
 RULE = "unused-by-workload"
+WANTED_ANYWAY = (
+    "duplicate-index",
+    "covered-by-existing",
+    "duplicate-in-plan",
+    "covered-by-planned",
+)
+"""Whoever has a comment accept one of these has asked for an index that another one serves for."""
 RISE = 1.10
 """From this multiple of its cost on a query is told to have become dearer."""
 TINY_PAGES = 8
@@ -135,6 +142,9 @@ class _Scales:
 
     def _why_it_stays(self, item: StatementAudit, candidate: Candidate) -> str:
         """Say what speaks for an index that no query uses; empty where nothing does."""
+        for ignore in item.statement.ignores:
+            if ignore.rule in WANTED_ANYWAY:
+                return f"the plan wants it all the same: {ignore.reason}"
         hiding = [query for query in self.impact.queries if query.hides(candidate.table)]
         if hiding:
             query = hiding[0]
@@ -212,6 +222,7 @@ class _Scales:
             ),
             "" if stays else f"leave it out, or write -- indexlab: ignore {RULE} because REASON",
             _ignored(item),
+            decides=not stays and not _ignored(item),
         )
 
     def _facts(self, candidate: Candidate) -> Evidence:
