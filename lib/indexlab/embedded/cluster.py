@@ -51,6 +51,10 @@ class Recipe:
     """Whether a cluster that does not start is made afresh: nothing in it is worth mending."""
 
 
+KEPT = Recipe()
+"""The cluster of the demo and of the user's own databases."""
+
+
 def initdb(base: Path, account: Account) -> None:
     """Make a cluster beside its place and move it there when complete."""
     data = base / "data"
@@ -82,9 +86,7 @@ def _sweep(base: Path) -> None:
         time.sleep(0.02)
 
 
-def launch(
-    base: Path, tag: str, account: Account, recipe: Recipe = Recipe()
-) -> subprocess.Popen[str]:
+def launch(base: Path, tag: str, account: Account, recipe: Recipe) -> subprocess.Popen[str]:
     """Start the postmaster of a cluster that no process is at work on."""
     data = base / "data"
     sockets = choose_socket_dir(base, account)

@@ -19,7 +19,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import platformdirs
@@ -28,7 +28,7 @@ from psycopg import pq, sql
 from psycopg.conninfo import make_conninfo
 
 from indexlab.embedded.account import PORT, SOCKET, Account, choose_account, keep, make_base
-from indexlab.embedded.cluster import Recipe, initdb, launch, room
+from indexlab.embedded.cluster import KEPT, Recipe, initdb, launch, room
 from indexlab.embedded.watcher import processes, stop, tag_of, watch
 from indexlab.errors import EmbeddedError
 
@@ -87,7 +87,7 @@ class Server:
     socket_dir: Path
     data_dir: Path
     log: Path
-    account: Account = Account()
+    account: Account = field(default_factory=Account)
     """Whose files the server's are; for those who write some of them."""
 
     def conninfo(self, database: str = "postgres", user: str = "postgres") -> str:
@@ -176,7 +176,7 @@ def home() -> Path:
 
 
 @contextmanager
-def server(where: Path | None = None, recipe: Recipe = Recipe()) -> Iterator[Server]:
+def server(where: Path | None = None, recipe: Recipe = KEPT) -> Iterator[Server]:
     """Use the embedded server: made and started if need be, stopped when its last user leaves.
 
     Leaving returns at once; the server stops a moment later. It may be entered again and from

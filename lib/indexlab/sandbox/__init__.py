@@ -4,8 +4,16 @@ The sandbox is an empty copy of the target's schema in an embedded server, with 
 planner statistics and sizes. HypoPG is an extension inside the target.
 """
 
-from indexlab.sandbox import hypopg
 from indexlab.sandbox.engine import Sandbox, open_sandbox
+from indexlab.sandbox.hypopg import HypoPG, open_hypopg
 from indexlab.sandbox.whatif import Hypothetical, Lacking, WhatIf
 
-__all__ = ["Hypothetical", "Lacking", "Sandbox", "WhatIf", "hypopg", "open_sandbox"]
+__all__ = [
+    "HypoPG",
+    "Hypothetical",
+    "Lacking",
+    "Sandbox",
+    "WhatIf",
+    "open_hypopg",
+    "open_sandbox",
+]

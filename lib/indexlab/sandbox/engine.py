@@ -34,7 +34,7 @@ from indexlab.sandbox.files import Files
 from indexlab.sandbox.loading import load, said
 from indexlab.sandbox.original import Original, read_original
 from indexlab.sandbox.planting import Placed, plant, prepare, read_placed, settle
-from indexlab.sandbox.rewrite import steps
+from indexlab.sandbox.rewrite import Step, steps
 from indexlab.sandbox.scope import Scope, read_scope
 from indexlab.sandbox.whatif import Hypothetical, Lacking
 from indexlab.sizes import PAGE, SizeEstimate, estimate
@@ -210,9 +210,7 @@ class Sandbox:
                 )
         restoring.relation_statistics(self._admin, measured)
 
-    def _sizes(
-        self, index: CreateIndex, made: Iterable[Placed]
-    ) -> dict[tuple[str, str], _Sized]:
+    def _sizes(self, index: CreateIndex, made: Iterable[Placed]) -> dict[tuple[str, str], _Sized]:
         """Estimate the size of an index, or of each part of a partitioned one."""
         sizes: dict[tuple[str, str], _Sized] = {}
         for item in made:
@@ -309,7 +307,9 @@ class Sandbox:
     def _refuse_lacking(self, table: RelationName) -> None:
         for item in self.lacking:
             if item.object.endswith(f"table {table}") or item.object.endswith(f"view {table}"):
-                raise SandboxError(f"not simulated, because {item.object} is lacking: {item.reason}")
+                raise SandboxError(
+                    f"not simulated, because {item.object} is lacking: {item.reason}"
+                )
 
 
 def _words(node: Any) -> Iterator[str]:
@@ -322,9 +322,7 @@ def _words(node: Any) -> Iterator[str]:
             yield node.names[-1].string.sval if node.names else ""
 
 
-def _informed(
-    admin: psycopg.Connection[Any], catalog: Catalog, tables: Iterable[int]
-) -> Catalog:
+def _informed(admin: psycopg.Connection[Any], catalog: Catalog, tables: Iterable[int]) -> Catalog:
     """Add to a catalog the statistics of tables that it does not have, from the sandbox."""
     new = sorted(set(tables) - set(catalog.statistics.tables))
     if not new:
@@ -349,6 +347,15 @@ def _without_tablespace(statement: str) -> str:
         return statement
     parsed.tree.table_space = ""
     return sql.deparse(parsed.node)
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """All that a sandbox takes from its target."""
+
+    scope: Scope
+    original: Original
+    steps: tuple[Step, ...]
 
 
 @contextmanager
@@ -378,25 +385,14 @@ def open_sandbox(
     """
     with ExitStack() as stack:
         server = stack.enter_context(databases.cluster())
-        scope, original, schema = _read(target, catalog, plan, workload, whole=whole)
+        read = _read(target, catalog, plan, workload, whole=whole)
         database, order = stack.enter_context(
-            databases.made(server, original.locale, keep=keep)
+            databases.made(server, read.original.locale, keep=keep)
         )
-        asked = "\n".join(query.sql for query in workload.queries) if workload else ""
-        differences = Differences(catalog.server, list(scope.lacking))
-        differences.of_original(original, scope, order)
+        differences = Differences(catalog.server, list(read.scope.lacking))
+        differences.of_original(read.original, read.scope, order)
         try:
-            yield _filled(
-                stack,
-                server,
-                database,
-                catalog,
-                original,
-                schema,
-                asked,
-                scope.planned,
-                differences,
-            )
+            yield _filled(stack, (server, database), catalog, read, differences)
         except psycopg.OperationalError as error:
             raise SandboxError(f"the sandbox's server does not answer: {said(error)}") from error
 
@@ -408,7 +404,7 @@ def _read(
     workload: Workload | None,
     *,
     whole: bool,
-) -> tuple[Scope, Original, str]:
+) -> _Read:
     """Read all that is needed from the target, on a few connections at once; reads only."""
     with (
         targets.connect(target, read_only=True, purpose="sandbox") as conn,
@@ -420,27 +416,32 @@ def _read(
             original = read_original(conn, scope)
         except psycopg.Error as error:
             raise SandboxError(f"the target's statistics cannot be read: {said(error)}") from error
-        return scope, original, "\n".join(item.result() for item in dumps)
+        return _Read(
+            scope,
+            original,
+            steps(
+                "\n".join(item.result() for item in dumps),
+                "\n".join(query.sql for query in workload.queries) if workload else "",
+            ),
+        )
 
 
 def _filled(
     stack: ExitStack,
-    server: Server,
-    database: str,
+    place: tuple[Server, str],
     catalog: Catalog,
-    original: Original,
-    schema: str,
-    asked: str,
-    planned: Iterable[int],
+    read: _Read,
     differences: Differences,
 ) -> Sandbox:
     """Fill a sandbox's database, and open the sessions that plan and build in it."""
+    server, database = place
+    original = read.original
     admin = stack.enter_context(
         psycopg.connect(server.conninfo(database), autocommit=True, application_name="indexlab")
     )
     owner = server.conninfo(database, databases.ROLE)
     with psycopg.connect(owner, autocommit=True) as worker:
-        differences.of_load(load(admin, worker, steps(schema, asked)))
+        differences.of_load(load(admin, worker, read.steps))
         restoring.column_statistics(worker, original.column_statistics, differences)
     restoring.group_statistics(admin, original.group_statistics, differences)
     placed = {item.key: item for item in read_placed(admin)}
@@ -449,7 +450,7 @@ def _filled(
         key: replace(item, measure=measures[key]) for key, item in placed.items() if key in measures
     }
     files = Files.of(server)
-    catalog = _informed(admin, catalog, planned)
+    catalog = _informed(admin, catalog, read.scope.planned)
     rough = Statistics(columns=restoring.widths(admin, catalog, catalog.statistics))
     heights = replace(catalog, statistics=merged(catalog.statistics, rough))
     if files.sparse():

@@ -55,6 +55,7 @@ SELECT a.name
  ORDER BY a.name
 """
 
+
 @dataclass(slots=True)
 class Loaded:
     """What became of a schema."""
@@ -84,11 +85,9 @@ def load(
     for conn in (admin, worker):
         conn.execute(SESSION)
     available = {name for (name,) in admin.execute(AVAILABLE)}
-    refused = _settled(
-        admin, worker, [step for step in steps if _can_be(step, available, loaded)]
-    )
+    refused = _settled(admin, worker, [step for step in steps if _can_be(step, available, loaded)])
     # What these need will not come by itself.
-    mended = [_mended(admin, worker, step, why, loaded) for step, why in refused]
+    mended = [_mended(admin, worker, step, loaded) for step, _ in refused]
     for step, why in _settled(admin, worker, [step for step, why in mended if why]):
         loaded.lacking.append(Lacking(step.object, why))
     return loaded
@@ -149,7 +148,6 @@ def _mended(
     admin: psycopg.Connection[Any],
     worker: psycopg.Connection[Any],
     step: Step,
-    why: str,
     loaded: Loaded,
 ) -> tuple[Step, str]:
     """Try a refused step with stand-ins for what it lacks, and in plainer words."""
@@ -203,9 +201,7 @@ def _stand_in_type(
     if len(name) != 2 or name[0] == "pg_catalog":
         return
     schema, plain = name
-    row = admin.execute(
-        KNOWN_TYPE, [compose.Identifier(schema, plain).as_string(admin)]
-    ).fetchone()
+    row = admin.execute(KNOWN_TYPE, [compose.Identifier(schema, plain).as_string(admin)]).fetchone()
     if row == (True,):
         return
     helper = plain.encode()[:50].decode(errors="ignore")
@@ -231,4 +227,3 @@ def _stand_in_type(
 def said(error: psycopg.Error) -> str:
     """What the server said, in one line."""
     return " ".join((error.diag.message_primary or str(error)).split())
-

@@ -105,7 +105,8 @@ def read_original(conn: psycopg.Connection[Any], scope: Scope) -> Original:
             "names": sorted({item.name for item in measures}),
         }
         version = conn.info.server_version
-        statistics, denied = ("", "", ()), False
+        denied = False
+        statistics: tuple[str, str, tuple[str, ...]] = ("", "", ())
         try:
             with conn.transaction():
                 statistics = _statistics(conn, version, names)

@@ -67,9 +67,7 @@ def _btree_page(level: int, flags: int, *, child: int) -> bytes:
 
 def _header(page: bytearray, lower: int, upper: int, special: int) -> None:
     """Write a page's header (`PageInit` of bufpage.c)."""
-    struct.pack_into(
-        ORDER + "6HI", page, 8, 0, 0, lower, upper, special, PAGE | LAYOUT_VERSION, 0
-    )
+    struct.pack_into(ORDER + "6HI", page, 8, 0, 0, lower, upper, special, PAGE | LAYOUT_VERSION, 0)
 
 
 def brin(meta: bytes, table_pages: int) -> tuple[bytes, int]:

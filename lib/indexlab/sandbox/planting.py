@@ -86,10 +86,9 @@ def read_placed(conn: psycopg.Connection[Any], index: int | None = None) -> tupl
         index: only this one and its parts.
     """
     text: Any = PLACED
-    query = compose.SQL(text)
-    if index is not None:
-        ordered = text.partition("\n ORDER BY")[0]
-        query = compose.SQL(PLACED_INDEX).format(placed=compose.SQL(ordered))
+    query = compose.SQL("{placed}" if index is None else PLACED_INDEX).format(
+        placed=compose.SQL(text)
+    )
     rows = conn.execute(query, {"index": index} if index is not None else None).fetchall()
     return tuple(
         Placed(

@@ -8,16 +8,16 @@ import struct
 import sys
 from collections.abc import Iterable
 from dataclasses import asdict
-from typing import Any, LiteralString
+from typing import Any
 
 import psycopg
 
+from indexlab import sql
 from indexlab.catalog import Catalog
 from indexlab.catalog.statistics import ColumnStatistics, Statistics
 from indexlab.sandbox.differences import Differences
 from indexlab.sandbox.loading import said
 from indexlab.sandbox.original import Measure, Setting
-from indexlab import sql
 
 COLUMNS = """
 SELECT pg_catalog.pg_restore_attribute_stats(
@@ -120,9 +120,7 @@ NDISTINCT_MAGIC, DEPENDENCIES_MAGIC, BASIC = 0xA352BFA4, 0xB4549A2C, 1  # statis
 ORDER = "<" if sys.byteorder == "little" else ">"
 
 
-def column_statistics(
-    worker: psycopg.Connection[Any], rows: str, differences: Differences
-) -> None:
+def column_statistics(worker: psycopg.Connection[Any], rows: str, differences: Differences) -> None:
     """Restore the planner's statistics of columns; as the owner, since values pass through types.
 
     Args:
@@ -161,9 +159,7 @@ def relation_statistics(admin: psycopg.Connection[Any], measures: Iterable[Measu
         admin.execute(RELATIONS, [json.dumps(rows)])
 
 
-def group_statistics(
-    admin: psycopg.Connection[Any], rows: str, differences: Differences
-) -> None:
+def group_statistics(admin: psycopg.Connection[Any], rows: str, differences: Differences) -> None:
     """Restore extended statistics: numbers of combinations and dependencies.
 
     Args:

@@ -50,6 +50,21 @@ KINDS = {
 }
 """The statements that a planner's copy needs; all others are left out."""
 
+NAME_FIELDS = {
+    "create_schema_stmt": "schemaname",
+    "create_extension_stmt": "extname",
+    "view_stmt": "view",
+    "create_seq_stmt": "sequence",
+    "composite_type_stmt": "typevar",
+    "create_function_stmt": "funcname",
+    "create_domain_stmt": "domainname",
+    "create_enum_stmt": "type_name",
+    "create_range_stmt": "type_name",
+    "define_stmt": "defnames",
+    "create_stats_stmt": "defnames",
+    "create_op_class_stmt": "opclassname",
+    "create_op_family_stmt": "opfamilyname",
+}
 NAMED = {"TypeName": "names", "CollateClause": "collname", "DefineStmt": "defnames"}
 """Where these nodes have their name."""
 
@@ -191,36 +206,21 @@ def _edited(statement: sql.Statement, edit: Callable[[Any], None]) -> str:
 
 
 def _object(kind: str, tree: Any) -> str:
-    match kind:
-        case "create_schema_stmt":
-            name = sql.quote(tree.schemaname)
-        case "create_extension_stmt":
-            name = sql.quote(tree.extname)
-        case "index_stmt":
-            name = str(RelationName(tree.relation.schemaname or None, tree.idxname))
-        case "view_stmt":
-            name = _relation(tree.view)
-        case "create_table_as_stmt":
-            name = _relation(tree.into.rel)
-        case "create_seq_stmt":
-            name = _relation(tree.sequence)
-        case "composite_type_stmt":
-            name = _relation(tree.typevar)
-        case "create_function_stmt":
-            name = _dotted(tree.funcname)
-        case "create_domain_stmt":
-            name = _dotted(tree.domainname)
-        case "create_enum_stmt" | "create_range_stmt":
-            name = _dotted(tree.type_name)
-        case "define_stmt":
-            return f"{sql.object_word(tree.kind)} {_dotted(tree.defnames)}"
-        case "create_stats_stmt":
-            name = _dotted(tree.defnames)
-        case "create_op_class_stmt":
-            name = _dotted(tree.opclassname)
-        case _:
-            name = ""
-    return f"{KINDS[kind]} {name}".strip()
+    """Say what a statement makes: `view core.days`."""
+    if kind == "index_stmt":
+        name = str(RelationName(tree.relation.schemaname or None, tree.idxname))
+    elif kind == "create_table_as_stmt":
+        name = _relation(tree.into.rel)
+    elif kind in NAME_FIELDS:
+        found = getattr(tree, NAME_FIELDS[kind])
+        if isinstance(found, str):
+            name = sql.quote(found)
+        else:
+            name = _relation(found) if hasattr(found, "relname") else _dotted(found)
+    else:
+        name = ""
+    word = sql.object_word(tree.kind) if kind == "define_stmt" else KINDS[kind]
+    return f"{word} {name}".strip()
 
 
 def _relation(node: Any) -> str:

@@ -1,58 +1,41 @@
-"""How large a planned index becomes, from the planner's statistics alone."""
+"""How large an index becomes, from the planner's statistics alone."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from indexlab import sql, units
-from indexlab.catalog import Catalog, Column, Index, Key, Relation
-from indexlab.catalog.statistics import Statistics
+from indexlab import units
+from indexlab.catalog import Catalog, Index, Relation
+from indexlab.sizes import btree, methods
+from indexlab.sizes.btree import LARGEST_TUPLE, LEAF_FILL, PAGE, Shape
+from indexlab.sizes.frequencies import (
+    ROWS_PER_TARGET,
+    TARGET,
+    Keys,
+    Sample,
+    absolute,
+    combined,
+    met,
+    of_number,
+)
 from indexlab.sizes.selectivity import selectivity
+from indexlab.sizes.values import (
+    FIRST_USER_OID,
+    NOT_MERGED,
+    Value,
+    aligned,
+    of_key,
+    of_table_column,
+    tuple_sizes,
+    type_width,
+)
 
-PAGE = 8192
-USABLE = PAGE - 24 - 16 - 4
-"""Bytes of a btree page without its header, its special space and the line pointer of its high
-key (bufpage.h, nbtree.h)."""
-LINE_POINTER = 4
-HEADER, HEADER_WITH_NULLS = 8, 16
-"""Bytes before the keys of an index tuple; the second has a bitmap of NULLs (itup.h)."""
-TID = 6
-POSTING_LIMIT = 808
-"""The largest posting list tuple of a build, MAXALIGNed: a tenth of a page without a line pointer
-(`maxpostingsize` in `_bt_load`, nbtsort.c)."""
-LEAF_FILL, INNER_FILL = 90, 70  # BTREE_DEFAULT_FILLFACTOR, BTREE_NONLEAF_FILLFACTOR
-
-LENGTHS = {
-    16: (1, 1),
-    18: (1, 1),
-    21: (2, 2),
-    23: (4, 4),
-    26: (4, 4),
-    700: (4, 4),
-    1082: (4, 4),
-    20: (8, 8),
-    701: (8, 8),
-    790: (8, 8),
-    1083: (8, 8),
-    1114: (8, 8),
-    1184: (8, 8),
-    19: (64, 1),
-    829: (6, 4),
-    1186: (16, 8),
-    1266: (12, 8),
-    2950: (16, 1),
-}
-"""Length and alignment of types by oid: bool, "char", the numbers and moments, name, uuid."""
-TEXTS = (25, 1042, 1043)  # oids of text, char and varchar
-UNKNOWN_WIDTH = 32  # as get_typavgwidth of lsyscache.c
-FIRST_USER_OID = 16384
-NO_DEDUPLICATION = (700, 701, 1186, 1700, 3802)
-"""Oids of float4, float8, interval, numeric and jsonb: equal values may look different, so their
-operator classes have no `equalimage` function."""
-LONG = 127
-"""Values below it are stored with a header of one byte and without alignment (postgres.h)."""
+FACTOR = 2.0
+"""An estimate that may be off by so much is a rough one."""
+DEDUPLICATION_OFF = tuple(f"deduplicate_items={word}" for word in ("off", "false", "no", "0"))
+DEDUPLICATES = 130000
+"""The first version that merges equal keys."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,67 +57,62 @@ class SizeEstimate:
 
 
 @dataclass(frozen=True, slots=True)
-class _Value:
-    """One key or INCLUDE column of the index."""
+class _Content:
+    """What an index is to hold."""
 
-    name: str
-    number: int
-    type_oid: int
-    align: int
-    widths: tuple[float, ...]
-    """Widths to average over: often one."""
-    nulls: float = 0.0
-    distinct: float | None = None
-    """How many values it has in the rows of the index, without NULL; None where not known."""
-    frequencies: tuple[float, ...] = ()
-    """The shares of its common values among all rows."""
-    known: bool = True
+    index: Index
+    table: Relation
+    sample: Sample
+    values: tuple[Value, ...]
+    included: tuple[Value, ...]
+    entries: float
+    share: float
+    """The share of the table's rows that it holds."""
+    bound: bool
+    """Whether the share is an upper bound."""
+    basis: str
+
+    @property
+    def unknown(self) -> tuple[str, ...]:
+        return tuple(value.name for value in (*self.values, *self.included) if not value.known)
 
 
 def estimate(catalog: Catalog, index: Index) -> SizeEstimate:
     """Estimate the size of an index right after its build; pure.
 
     The model of a btree follows nbtsort.c and nbtdedup.c: tuples of aligned keys, pages filled up
-    to the fillfactor, equal keys merged into posting lists, then the pages above. The other methods
-    have rough models.
+    to the fillfactor, equal keys merged into posting lists, then the pages above.
 
     Args:
         catalog: the target, with statistics where they are known.
         index: planned or existing.
     """
-    table = catalog.relation(index.table)
-    rows, rows_basis = _rows(catalog, table)
-    statistics = catalog.statistics
-    values = [_of_key(catalog, index, key, rows) for key in index.keys]
-    included = [
-        _of_column(statistics, column, rows)
-        for column in catalog.columns_of(index.table)
-        if column.number in index.include
-    ]
-    share, bound = selectivity(catalog, index)
-    if share < 1:
-        values = [_restricted(value, share, index.predicate or "") for value in values]
-    entries = rows * share
-    basis = [rows_basis] if index.predicate is None else [f"{units.count(round(entries))} rows"]
-    if index.predicate is not None and bound:
+    content = _content(catalog, index)
+    basis = [content.basis]
+    if index.predicate is not None and content.bound:
         basis.append("an upper bound, as the predicate's share of the rows is not known")
-    unknown = [value.name for value in (*values, *included) if not value.known]
-    if unknown:
+    if content.unknown:
         basis.append(
-            f"no statistics of {', '.join(unknown)}: the widths of the types, and no key taken "
-            "to be there twice"
+            f"no statistics of {', '.join(content.unknown)}: the widths of the types, and no key "
+            "taken to be there twice"
         )
-    if index.method == "btree":
-        groups = _groups(statistics, index, values, entries, rows) if _merges(index, values) else ()
-        pages, level, merged = _btree(index, values, included, entries, groups)
-        size: float = pages * PAGE
-        basis += [merged] if merged else []
-    else:
-        level = None
-        size = _other_method(index, values, included, entries, table)
-        basis.append(f"a rough model of {index.method}")
-    rough = bool(unknown) or bound or index.method != "btree" or table.rows < 0
-    return SizeEstimate(round(size), "; ".join(basis), rough, level)
+    rough = bool(content.unknown) or content.bound or content.table.rows < 0
+    if index.method != "btree":
+        size, known = methods.pages(index, content.values, content.entries, content.table.bytes)
+        basis += [] if known else [f"a rough model of {index.method}"]
+        return SizeEstimate(size * PAGE, "; ".join(basis), rough or not known)
+    groups, least = _groups(catalog, content)
+    merging = _merges(catalog, content)
+    tree = _tree(content, groups, merging=merging)
+    distinct = sum(keys.number for keys in groups)
+    if merging and distinct < 0.95 * content.entries:
+        basis.append(f"about {units.count(round(distinct))} different keys, deduplicated")
+    if merging and least is not None and least < distinct:
+        fewest = (Keys(least, content.entries / least),)
+        if tree.pages > FACTOR * _tree(content, fewest, merging=True).pages:
+            basis.append("the columns taken to have nothing to do with each other")
+            rough = True
+    return SizeEstimate(tree.pages * PAGE, "; ".join(basis), rough, tree.height)
 
 
 def height(catalog: Catalog, index: Index, pages: int) -> int:
@@ -148,16 +126,46 @@ def height(catalog: Catalog, index: Index, pages: int) -> int:
     Returns:
         The level of the root: 0 where it is a leaf.
     """
-    rows, _ = _rows(catalog, catalog.relation(index.table))
-    values = [_of_key(catalog, index, key, rows) for key in index.keys]
-    inner = _aligned(_tuple_size(values)) + (8 if _merges(index, values) else 0)
-    fan_out = max(2.0, _per_page(inner, INNER_FILL))
-    level, rest = 0, pages - 1.0
-    while rest > 1:
-        # A full level of this many pages and all that is above it takes `rest`.
-        rest /= fan_out
-        level += 1
-    return level
+    content = _content(catalog, index)
+    sizes = tuple_sizes(content.values)
+    largest = sum(sizes) / len(sizes) + btree.TID_ALIGNED
+    smallest = min(tuple_sizes(content.values[:1]))
+    found = btree.height(pages, largest)
+    if btree.height(pages, smallest) == found:
+        return found
+    groups, _ = _groups(catalog, content)
+    tree = _tree(content, groups, merging=_merges(catalog, content))
+    return btree.height(pages, tree.pivot)
+
+
+def _content(catalog: Catalog, index: Index) -> _Content:
+    table = catalog.relation(index.table)
+    rows, rows_basis = _rows(catalog, table)
+    statistics = catalog.statistics
+    targets = [item.bounds - 1 for item in statistics.columns if item.table == table.oid]
+    size = ROWS_PER_TARGET * max([TARGET, *targets])
+    sample = Sample(rows, table.bytes / PAGE, size)
+    values = [of_key(catalog, index, key, sample) for key in index.keys]
+    included = [
+        of_table_column(catalog, column, sample)
+        for column in catalog.columns_of(index.table)
+        if column.number in index.include
+    ]
+    share, bound = selectivity(catalog, index)
+    if share < 1:
+        values = [_restricted(value, index.predicate or "") for value in values]
+    entries = rows * share
+    return _Content(
+        index,
+        table,
+        sample,
+        tuple(values),
+        tuple(included),
+        entries,
+        share,
+        bound,
+        rows_basis if index.predicate is None else f"{units.count(round(entries))} rows",
+    )
 
 
 def _rows(catalog: Catalog, table: Relation) -> tuple[float, str]:
@@ -172,231 +180,122 @@ def _rows(catalog: Catalog, table: Relation) -> tuple[float, str]:
         return rows, f"{units.count(round(rows))} rows"
     if table.rows > 0 or (table.rows == 0 and table.bytes == 0):
         return table.rows, f"{units.count(round(table.rows))} rows"
-    width = sum(_type_width(column)[0] for column in catalog.columns_of(table.oid))
-    rows = table.bytes / PAGE * ((PAGE - 24) // (_aligned(width) + 24 + LINE_POINTER))
+    width = sum(type_width(column) for column in catalog.columns_of(table.oid))
+    rows = table.bytes / PAGE * ((PAGE - 24) // (aligned(width) + 24 + btree.LINE_POINTER))
     return rows, f"about {units.count(round(rows))} rows, guessed from the table's pages"
 
 
-def _of_key(catalog: Catalog, index: Index, key: Key, rows: float) -> _Value:
-    for column in catalog.columns_of(index.table):
-        if column.number == key.column:
-            return _of_column(catalog.statistics, column, rows)
-    found = catalog.expression(index.table, key.text)
-    words = [item for item in catalog.expressions if item.canonical == key.text]
-    type_oid = found.type_oid if found else words[0].type_oid if words else 0
-    length, align = LENGTHS.get(type_oid, (UNKNOWN_WIDTH, 1))
-    return _Value(key.text, 0, type_oid, align, (length,), known=False)
-
-
-def _of_column(statistics: Statistics, column: Column, rows: float) -> _Value:
-    width, align = _type_width(column)
-    found = statistics.of(column.table, column.number)
-    name = sql.quote(column.name)
-    if found is None:
-        return _Value(name, column.number, column.type_oid, align, (width,), known=False)
-    widths: tuple[float, ...] = (found.width,)
-    if column.type_oid in TEXTS and found.widths and not found.common:
-        widths = tuple(size + (1 if size + 1 < LONG else 4) for size in found.widths)
-    distinct = found.distinct if found.distinct >= 0 else -found.distinct * rows
-    return _Value(
-        name,
-        column.number,
-        column.type_oid,
-        align,
-        widths,
-        found.nulls,
-        distinct,
-        found.frequencies,
-    )
-
-
-def _type_width(column: Column) -> tuple[float, int]:
-    """Return what a type's values take and how they are aligned, without statistics."""
-    if column.type_oid in LENGTHS:
-        return LENGTHS[column.type_oid]
-    limit = column.type.partition("(")[2].rstrip(")")
-    if column.type_oid in TEXTS and limit.isdigit():
-        most = min(int(limit), 1000)
-        return (most if most <= UNKNOWN_WIDTH else UNKNOWN_WIDTH + (most - UNKNOWN_WIDTH) / 2), 1
-    return UNKNOWN_WIDTH, 1
-
-
-def _restricted(value: _Value, share: float, predicate: str) -> _Value:
+def _restricted(value: Value, predicate: str) -> Value:
     """Take the values of a part of the rows for a random part, or for those that are not NULL."""
-    if f"{value.name} IS NOT NULL" in predicate:
-        return replace(value, nulls=0.0)
-    return replace(value, frequencies=tuple(each * share for each in value.frequencies))
-
-
-def _aligned(size: float, boundary: int = 8) -> int:
-    return math.ceil(size / boundary) * boundary
+    return replace(value, nulls=0.0) if f"{value.name} IS NOT NULL" in predicate else value
 
 
 # btree
 
 
-def _btree(
-    index: Index,
-    values: list[_Value],
-    included: list[_Value],
-    entries: float,
-    groups: tuple[tuple[float, float], ...],
-) -> tuple[int, int, str]:
-    """Return the pages of a btree, the level of its root, and what was merged in it."""
-    fill = next((int(o[11:]) for o in index.options if o.startswith("fillfactor=")), LEAF_FILL)
-    size = _tuple_size([*values, *included])
-    distinct = sum(count for count, _ in groups)
-    if groups and distinct < 0.95 * entries:
-        leaves = _merged_leaves(groups, size, fill)
-        words = f"about {units.count(round(distinct))} different keys, deduplicated"
-    else:
-        leaves = entries / _per_page(size, fill)
-        words = ""
-    pages = max(1, math.ceil(leaves)) if entries >= 1 else 0
-    total = pages + 1  # the first page says where the root is
-    inner = _aligned(_tuple_size(values)) + (8 if words else 0)
-    level = 0
-    while pages > 1:
-        pages = math.ceil(pages / _per_page(inner, INNER_FILL))
-        total += pages
-        level += 1
-    return total, level, words
+def _tree(content: _Content, groups: tuple[Keys, ...], *, merging: bool) -> btree.Tree:
+    fill = next(
+        (int(o[11:]) for o in content.index.options if o.startswith("fillfactor=")), LEAF_FILL
+    )
+    values = content.values
+    shape = Shape(
+        tuple(min(size, LARGEST_TUPLE) for size in tuple_sizes((*values, *content.included))),
+        tuple(
+            sum(sizes) / len(sizes)
+            for place in range(len(values))
+            if (sizes := tuple_sizes(values[: place + 1]))
+        ),
+        merging,
+        fill,
+    )
+    prefixes = [
+        min(content.entries, max(1.0, sum(k.number for k in _independent(content, place))))
+        for place in range(1, len(values))
+    ]
+    return btree.build(shape, groups, prefixes)
 
 
-def _tuple_size(values: list[_Value]) -> float:
-    """Return the average bytes of an index tuple, MAXALIGNed (`index_form_tuple`)."""
-    samples = max((len(value.widths) for value in values), default=1)
-    any_null = 1 - math.prod(1 - value.nulls for value in values)
-    total = 0.0
-    for sample in range(samples):
-        offset = 0.0
-        without_nulls = 0.0
-        for value in values:
-            width = value.widths[sample % len(value.widths)]
-            align = value.align if width < LONG else max(value.align, 4)
-            offset = _aligned(offset, align) + width
-            if len(values) > 1:
-                without_nulls += width * (1 - value.nulls)
-        total += (1 - any_null) * _aligned(HEADER + offset)
-        total += any_null * _aligned(HEADER_WITH_NULLS + without_nulls)
-    return total / samples
-
-
-def _per_page(size: float, fill: int, truncated: float = 0.0) -> float:
-    """Return how many tuples a page holds (`_bt_buildadd` in nbtsort.c).
-
-    A page is full once less than the fillfactor's rest is free; its last tuple then moves on. The
-    part of a posting list that the high key does not need counts as free.
-    """
-    item = float(size + LINE_POINTER)
-    rest = max(PAGE * (100 - fill) / 100 - truncated, size + 8.0)
-    number = max(1.0, (USABLE - LINE_POINTER - rest) / item)
-    return math.floor(number) if item.is_integer() else number
-
-
-def _merges(index: Index, values: list[_Value]) -> bool:
+def _merges(catalog: Catalog, content: _Content) -> bool:
     """Tell whether a build merges equal keys (`_bt_allequalimage`, `_bt_load`)."""
-    off = any(o.replace(" ", "") in DEDUPLICATION_OFF for o in index.options)
+    index = content.index
+    types = [
+        key.input_type or value.type_oid
+        for key, value in zip(index.keys, content.values, strict=True)
+    ]
     return (
-        not index.unique
+        catalog.server.version >= DEDUPLICATES
+        and not index.unique
         and not index.include
-        and not off
-        and all(value.type_oid not in NO_DEDUPLICATION for value in values)
+        and not any(o.replace(" ", "") in DEDUPLICATION_OFF for o in index.options)
+        and all(oid not in NOT_MERGED and oid < FIRST_USER_OID for oid in types)
     )
 
 
-DEDUPLICATION_OFF = tuple(f"deduplicate_items={word}" for word in ("off", "false", "no", "0"))
+def _groups(catalog: Catalog, content: _Content) -> tuple[tuple[Keys, ...], float | None]:
+    """Return the different keys, and the fewest that there can be where the columns hang together.
 
-
-def _groups(
-    statistics: Statistics, index: Index, values: list[_Value], entries: float, rows: float
-) -> tuple[tuple[float, float], ...]:
-    """Return pairs: how many different keys, and how many rows each of them has.
-
-    NULLs are a key like any other. Of several columns the distinct values multiply; as many keys as
-    a random draw of that many rows would meet are taken to be there.
+    NULLs are a key like any other.
     """
-    if not values or entries < 1 or any(value.distinct is None for value in values):
-        return ()
+    entries = content.entries
+    if entries < 1:
+        return (), None
+    index, values = content.index, content.values
+    unique = (Keys(entries, 1.0, steady=True),)
+    if _is_unique(catalog, index) or any(value.keys is None for value in values):
+        return unique, None
     if len(values) == 1:
-        value = values[0]
-        common = [(1.0, f * rows) for f in (*value.frequencies, value.nulls * entries / rows)]
-        rest = entries - sum(count for _, count in common)
-        others = (value.distinct or 0.0) - len(value.frequencies)
-        if others >= 0.5 and rest >= 1:
-            common.append((min(others, rest), max(1.0, rest / others)))
-        return tuple(item for item in common if item[1] >= 1)
-    found = statistics.group(index.table, [value.number for value in values])
+        return _scaled(_independent(content, 1), entries), None
+    numbers = [value.number for value in values]
+    found = catalog.statistics.group(index.table, numbers)
     if found is not None:
-        distinct = found.distinct if found.distinct >= 0 else -found.distinct * rows
-    else:
-        product = math.prod((value.distinct or 0.0) + (value.nulls > 0) for value in values)
-        if product <= 0:
-            return ()
-        distinct = product * -math.expm1(-entries / product)
-    distinct = max(1.0, min(distinct, entries))
-    return ((distinct, entries / distinct),)
+        said = absolute(found.distinct, content.sample.rows)
+        together = any(value.together for value in values)
+        rows = content.sample.rows
+        distinct = max(1.0, min(of_number(said, content.sample, rows, together=together), rows))
+        return _scaled((met(Keys(distinct, rows / distinct), content.share),), entries), None
+    least = max(value.distinct for value in values)
+    least = met(Keys(least, content.sample.rows / least), content.share).number
+    return _scaled(_independent(content, len(values)), entries), min(max(1.0, least), entries)
 
 
-def _merged_leaves(groups: Iterable[tuple[float, float]], size: float, fill: int) -> float:
-    """Return the leaf pages of a btree whose equal keys are merged (nbtdedup.c).
-
-    A posting list takes row identifiers until the tuple would pass its limit; what is left of a
-    key's rows makes a shorter one, or a plain tuple.
-    """
-    base = _aligned(size)
-    most = max(1, (POSTING_LIMIT - base) // TID)
-    leaves = 0.0
-    for keys, rows in groups:
-        full = math.floor(rows / most)
-        rest = rows - full * most
-        if full:
-            posting = _aligned(base + most * TID)
-            per_page = _per_page(posting, fill, posting - base)
-            # Several keys share a page; only whole tuples fit.
-            leaves += keys * full / math.floor(per_page)
-        if rest > 0:
-            share = rest - math.floor(rest)
-            short = (1 - share) * _posting(base, math.floor(rest))
-            short += share * _posting(base, math.floor(rest) + 1)
-            if short:
-                per_page = _per_page(short, fill, max(0.0, short - base))
-                leaves += keys / per_page
-    return leaves
+def _is_unique(catalog: Catalog, index: Index) -> bool:
+    """Tell whether no key can be there twice, NULLs aside."""
+    if index.unique:
+        return True
+    own = {key.column for key in index.keys}
+    return any(
+        other.unique and other.predicate is None and own >= {key.column for key in other.keys}
+        for other in catalog.indexes_of(index.table)
+        if all(key.column for key in other.keys)
+    )
 
 
-def _posting(base: int, rows: int) -> int:
-    return 0 if rows == 0 else base if rows == 1 else _aligned(base + rows * TID)
+def _independent(content: _Content, number: int) -> tuple[Keys, ...]:
+    """Return the keys of the first columns, taken to have nothing to do with each other."""
+    rows = content.sample.rows
+    columns = []
+    for value in content.values[:number]:
+        keys = value.keys if value.keys is not None else (Keys(rows, 1.0),)
+        columns.append((*keys, *_null(value, rows)))
+    if number == 1:
+        return tuple(met(keys, content.share) for keys in columns[0])
+    found = combined(columns, rows)
+    return tuple(met(keys, content.share) for keys in found)
 
 
-# The other methods
+def _null(value: Value, rows: float) -> tuple[Keys, ...]:
+    return (Keys(1, value.nulls * rows, steady=True),) if value.nulls * rows >= 1 else ()
 
 
-def _other_method(
-    index: Index,
-    values: list[_Value],
-    included: list[_Value],
-    entries: float,
-    table: Relation,
-) -> float:
-    """Return the rough bytes of a hash, gin, gist, spgist or brin index.
-
-    hash: 16 bytes and a line pointer a row, three quarters of a page (hash.h). brin: a summary of two
-    values a range of pages. gin: an element of eight bytes and three bytes of posting list. Trees of
-    gist and others: tuples in pages that are two thirds full.
-    """
-    width = _tuple_size([*values, *included])
-    match index.method:
-        case "hash":
-            buckets = max(2, math.ceil(entries / (PAGE * 0.75 / (16 + LINE_POINTER))))
-            return (buckets * 1.15 + 2) * PAGE
-        case "brin":
-            written = [o[16:] for o in index.options if o.startswith("pages_per_range=")]
-            ranges = math.ceil(table.bytes / PAGE / (int(written[0]) if written else 128))
-            summaries = ranges * (_aligned(2 * width) + LINE_POINTER)
-            return (2 + math.ceil(summaries / PAGE) + math.ceil(ranges / 1360)) * PAGE
-        case "gin":
-            elements = sum(max(1.0, value.widths[0] / 8) for value in values)
-            return PAGE * 2 + entries * elements * 3
-        case _:
-            return PAGE * (1 + math.ceil(entries * (width + LINE_POINTER) / (PAGE * 0.67)))
+def _scaled(groups: tuple[Keys, ...], entries: float) -> tuple[Keys, ...]:
+    """Make the groups have as many rows as there are entries."""
+    total = sum(keys.number * keys.rows for keys in groups)
+    if not total:
+        return (Keys(entries, 1.0, steady=True),)
+    factor = entries / total
+    return tuple(
+        replace(keys, rows=keys.rows * factor)
+        if keys.steady and keys.rows * factor >= 1
+        else replace(keys, number=keys.number * factor)
+        for keys in groups
+    )
