@@ -19,7 +19,7 @@ from indexlab.catalog import Catalog
 from indexlab.errors import InputError, SandboxError, TargetError
 from indexlab.impact import Impact, Trial
 from indexlab.plan import CreateIndex, IndexPlan
-from indexlab.sandbox import Hypothetical, WhatIf, hypopg, open_sandbox
+from indexlab.sandbox import Hypothetical, WhatIf, open_hypopg, open_sandbox
 from indexlab.target import Target
 from indexlab.workload import Query, SampledQuery, Values, Workload
 
@@ -144,10 +144,7 @@ class Planner:
         self._scope = scope
         if self.mode == "hypopg":
             self.tell("asking HypoPG on the target", None)
-            conn = self._holding.enter_context(
-                targets.connect(self.target, read_only=True, purpose="what-if")
-            )
-            self._whatif = self._holding.enter_context(hypopg.open_hypopg(conn, catalog))
+            self._whatif = self._holding.enter_context(open_hypopg(self.target))
         else:
             self.tell("making a sandbox", None)
             self._whatif = self._holding.enter_context(

@@ -1,11 +1,21 @@
 """The impact of a plan: what each of its indexes would do to each query of the workload."""
 
-from indexlab.impact.matrix import Candidate, Existing, Impact, QueryImpact, Situation, Variant
+from indexlab.impact.matrix import (
+    NOTICEABLE,
+    Candidate,
+    Existing,
+    Impact,
+    QueryImpact,
+    Situation,
+    Variant,
+    saved,
+)
 from indexlab.impact.reach import opaque
 from indexlab.impact.reading import read
 from indexlab.impact.trial import Trial, attempt
 
 __all__ = [
+    "NOTICEABLE",
     "Candidate",
     "Existing",
     "Impact",
@@ -16,4 +26,5 @@ __all__ = [
     "attempt",
     "opaque",
     "read",
+    "saved",
 ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import psycopg
@@ -17,7 +17,7 @@ from psycopg import sql as compose
 from indexlab import explain, sql
 from indexlab import target as targets
 from indexlab.errors import InputError, SandboxError
-from indexlab.explain import Explain
+from indexlab.explain import Explain, Node
 from indexlab.plan import CreateIndex
 from indexlab.sandbox.loading import said
 from indexlab.sandbox.whatif import Hypothetical, Lacking
@@ -40,6 +40,7 @@ SELECT n.nspname,
 """
 CREATE = "SELECT c.indexrelid::bigint, c.indexname FROM {schema}.hypopg_create_index(%s) AS c"
 SIZE = "SELECT {schema}.hypopg_relation_size(%s::oid)"
+DROP = "SELECT {schema}.hypopg_drop_index(%s::oid)"
 HIDE = "SELECT {schema}.hypopg_hide_index(%s::oid)"
 UNHIDE_ALL = "SELECT {schema}.hypopg_unhide_all_indexes()"
 RESET = "SELECT {schema}.hypopg_reset()"
@@ -62,6 +63,17 @@ PREPARED = "indexlab_whatif"
 
 
 @dataclass(slots=True)
+class _Made:
+    """An index that HypoPG was told of."""
+
+    statement: CreateIndex
+    oid: int | None
+    """None while it is hidden by not being there."""
+    name: str
+    """What HypoPG calls it now."""
+
+
+@dataclass(slots=True)
 class HypoPG:
     """HypoPG in a session on the target; a `WhatIf`."""
 
@@ -71,8 +83,8 @@ class HypoPG:
     _conn: psycopg.Connection[Any] = field(repr=False)
     _schema: str = field(repr=False)
     _hides: bool = field(repr=False)
-    """Whether this version of it hides existing indexes."""
-    _added: dict[RelationName, int] = field(default_factory=dict, repr=False)
+    """Whether this version of it hides indexes."""
+    _added: dict[RelationName, _Made] = field(default_factory=dict, repr=False)
 
     def add(self, index: CreateIndex) -> Hypothetical:
         """Tell HypoPG of an index.
@@ -80,6 +92,24 @@ class HypoPG:
         Raises:
             SandboxError: it does not know the access method, or the server refuses the index.
         """
+        oid, called, table = self._create(index)
+        size = self._ask(SIZE, oid).fetchone()
+        assert size is not None
+        # HypoPG names it after its oid; a plan's reader knows it by the name that was planned.
+        name = RelationName(table.schema, index.index.name or called)
+        if name in self._added:
+            name = RelationName(table.schema, called)
+        self._added[name] = _Made(index, oid, called)
+        return Hypothetical(
+            name,
+            table,
+            bytes=int(size[0]),
+            pages=int(size[0]) // PAGE,
+            rough=True,
+            basis="HypoPG's model, which knows no deduplication",
+        )
+
+    def _create(self, index: CreateIndex) -> tuple[int, str, RelationName]:
         try:
             plain = index.index.revise(concurrently=False, if_not_exists=False)
             with self._conn.transaction():
@@ -92,19 +122,7 @@ class HypoPG:
             raise self._refused("HypoPG refuses the index", error) from error
         if made is None or table is None:
             raise SandboxError(f"HypoPG makes no index of {index.index.sql!r}")
-        oid, name = made
-        size = self._ask(SIZE, oid).fetchone()
-        assert size is not None
-        named = RelationName(None, name)
-        self._added[named] = oid
-        return Hypothetical(
-            named,
-            RelationName(*table),
-            bytes=int(size[0]),
-            pages=int(size[0]) // PAGE,
-            rough=True,
-            basis="HypoPG's model, which knows no deduplication",
-        )
+        return int(made[0]), str(made[1]), RelationName(*table)
 
     def hide(self, indexes: Collection[RelationName]) -> None:
         """Hide exactly these indexes from the planner of the session.
@@ -112,25 +130,30 @@ class HypoPG:
         Raises:
             SandboxError: there is no such index, or this version of HypoPG cannot hide any.
         """
-        if not self._hides:
-            if indexes:
-                raise SandboxError(
-                    f"{self.name} cannot hide indexes: HypoPG 1.4 or newer can, and so can the "
-                    "sandbox"
-                )
+        existing = [name for name in indexes if name not in self._added]
+        if existing and not self._hides:
+            raise SandboxError(
+                f"{self.name} cannot hide indexes that exist: HypoPG 1.4 or newer can, and so can "
+                "the sandbox"
+            )
+        oids = [self._existing(name) for name in existing]
+        if self._hides:
+            self._ask(UNHIDE_ALL)
+            for oid in (*oids, *(self._added[n].oid for n in indexes if n in self._added)):
+                self._ask(HIDE, oid)
             return
-        oids = []
-        for name in indexes:
-            oid = self._added.get(name)
-            if oid is None:
-                row = self._conn.execute(EXISTING, [str(name)]).fetchone()
-                if row is None:
-                    raise SandboxError(f"there is no index {name} on the target")
-                oid = row[0]
-            oids.append(oid)
-        self._ask(UNHIDE_ALL)
-        for oid in oids:
-            self._ask(HIDE, oid)
+        for name, made in self._added.items():
+            if name in indexes and made.oid is not None:
+                self._ask(DROP, made.oid)
+                made.oid = None
+            elif name not in indexes and made.oid is None:
+                made.oid, made.name, _ = self._create(made.statement)
+
+    def _existing(self, name: RelationName) -> int:
+        row = self._conn.execute(EXISTING, [str(name)]).fetchone()
+        if row is None:
+            raise SandboxError(f"there is no index {name} on the target")
+        return int(row[0])
 
     def explain(self, statement: str, values: Values | None) -> Explain:
         """Ask the target for the plan of one statement; it is not executed.
@@ -141,12 +164,15 @@ class HypoPG:
         generic = values is None
         try:
             if not generic or self._conn.info.server_version >= GENERIC_SINCE:
-                return explain.run(
+                found = explain.run(
                     self._conn, statement, values or (), analyze=False, generic=generic
                 )
-            return self._generic(statement)
+            else:
+                found = self._generic(statement)
         except psycopg.Error as error:
             raise self._refused("not simulated", error) from error
+        names = {made.name: name.name for name, made in self._added.items()}
+        return replace(found, root=_renamed(found.root, names))
 
     def _generic(self, statement: str) -> Explain:
         """Ask for the generic plan by the plan cache, as before 16 nothing else tells it."""
@@ -172,6 +198,15 @@ class HypoPG:
             return SandboxError("the target closed the connection: try again")
         why = said(error) if isinstance(error, psycopg.Error) else str(error)
         return SandboxError(f"{what}, because {why}")
+
+
+def _renamed(node: Node, names: dict[str, str]) -> Node:
+    """Call the indexes of a plan as they were planned."""
+    return replace(
+        node,
+        index=None if node.index is None else names.get(node.index, node.index),
+        children=tuple(_renamed(child, names) for child in node.children),
+    )
 
 
 def _placeholders(statement: str) -> int:
