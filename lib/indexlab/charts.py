@@ -395,8 +395,8 @@ def worth(impact: Impact) -> Chart:
     served = [query for query in known if set(query.uses_after) & set(planned)]
     title = (
         f"{len(used)} of {units.plural(len(planned), 'planned index')} "
-        f"{'serves' if len(used) == 1 else 'serve'} {len(served)} of "
-        f"{units.plural(len(known), 'query')}"
+        f"{'earns its' if len(used) == 1 else 'earn their'} keep: {len(served)} of "
+        f"{units.plural(len(known), 'query')} {'uses' if len(served) == 1 else 'use'} them"
     )
     alt = _sentence(
         title,
@@ -535,7 +535,7 @@ def bytes_against_worth(impact: Impact) -> Chart:
 
 
 def _wrapped(title: str) -> str:
-    return "\n".join(textwrap.wrap(title, 95, break_on_hyphens=False)) or title
+    return "\n".join(textwrap.wrap(title, 88, break_on_hyphens=False)) or title
 
 
 def _log_bytes(axes: Axes, values: Sequence[float]) -> None:

@@ -14,6 +14,9 @@ from indexlab.impact import Existing, Impact
 DISPENSABLE = 1.10
 """Up to this multiple of their cost queries may do without an existing index."""
 
+ENOUGH_SCANS = 1000
+"""So many scans of a table and its indexes must be counted before none of one index says much."""
+
 
 def staying(catalog: Catalog, impact: Impact, table: int) -> list[Index]:
     """Return the indexes of a table that the plan does not drop; pure."""
@@ -157,7 +160,7 @@ class Idle:
             return True
         table = self.catalog.relation(index.table)
         scans = table.scans + sum(one.scans for one in self.catalog.indexes_of(index.table))
-        return index.scans == 0 and scans > 0
+        return index.scans == 0 and scans >= ENOUGH_SCANS
 
 
 def _counted(index: Index) -> str:

@@ -8,12 +8,6 @@ from indexlab import display, explain, units
 from indexlab.display import Markup
 from indexlab.impact.matrix import Candidate, Existing, Impact, QueryImpact, planned_apart
 
-PRIVATE = (
-    "The planner's statistics contain sampled values of the data. Those of the sandbox were in files "
-    "of this user alone, and were deleted after use unless it was asked to keep them."
-)
-
-
 def page(impact: Impact) -> Markup:
     """Show what was asked, then the queries, the planned indexes and the existing ones."""
     return Markup(
@@ -152,8 +146,6 @@ def _lost(impact: Impact, item: Existing) -> tuple[str, str, str]:
 
 def _asked(impact: Impact) -> str:
     notes = [*impact.notes, "Costs do not contain what writes pay for each index."]
-    if "sandbox" in impact.backend:
-        notes.append(PRIVATE)
     listed = "".join(f"<li>{display.escape(note)}</li>" for note in notes)
     return f"<p>Asked: {display.escape(impact.backend)}.</p><ul>{listed}</ul>"
 
