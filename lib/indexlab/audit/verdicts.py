@@ -77,7 +77,7 @@ class StatementAudit:
         weighty = [
             f
             for f in _gravest_first(self.findings)
-            if f.decides or f.severity != "info" or f.rule in DECISIVE
+            if f.decides or f.suppressed or f.severity != "info" or f.rule in DECISIVE
         ]
         notes = len(self.findings) - len(weighty)
         counted = [units.plural(notes, "note") + " below"] if notes else []
