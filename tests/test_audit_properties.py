@@ -31,6 +31,7 @@ from indexlab.sql import quote
 STATEMENTS = int(os.environ.get("INDEXLAB_PROPERTY_STATEMENTS") or 150)
 """How many different planned statements at least, each on both servers."""
 PLAN_SIZE = 12
+WARNED = "too wide, as warned"
 SEEN: Counter[str] = Counter()
 
 _numbers = itertools.count(1)
@@ -116,7 +117,7 @@ class Table:
         if not self.rows or self.kind in ("view", "materialized"):
             return ""
         chance = random.Random(self.seed)
-        wide = chance.random() < 0.15
+        wide = chance.random() < 0.08
         names = ", ".join(quote(name) for name, _ in self.columns)
         rows = (
             ", ".join(self._value(chance, type_, wide=wide) for _, type_ in self.columns)
@@ -489,7 +490,10 @@ def hold_to_the_server(conn: psycopg.Connection, audit: Audit) -> list[str]:
         for item in audit.statements:
             SEEN[item.verdict] += 1
             SEEN.update(f.rule for f in item.findings if f.severity == "error")
+            warned = SEEN[WARNED]
             said = _said(conn, item)
+            if SEEN[WARNED] > warned:  # the rest of the plan counts on an index that is not there
+                return wrong
             if said:
                 told = "; ".join(f"{f.rule}: {f.message}" for f in item.findings)
                 wrong.append(f"{item.verdict}: {item.statement.text}\n   {said}\n   {told}")
@@ -548,7 +552,7 @@ def _in_silence(conn: psycopg.Connection, item: StatementAudit, text: str) -> st
 def said_beforehand(item: StatementAudit, refusal: str) -> bool:
     """Return whether the audit warned of just this: how far keys compress only the build tells."""
     said = "wide-key" in rules(item) and refusal.startswith("index row")
-    SEEN["too wide, as warned"] += said
+    SEEN[WARNED] += said
     return said
 
 

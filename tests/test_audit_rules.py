@@ -169,6 +169,17 @@ def test_rule_12_partial_and_full_are_at_most_mentioned(surveyed: Surveyed, told
     assert (other.verdict, "predicate-implied" in rules(other)) == ("build", False)
 
 
+def test_rule_12_planned_ones_are_held_against_each_other(told: Told) -> None:
+    full = "CREATE INDEX w ON t (a); CREATE INDEX p ON t (a) WHERE b > 1"
+    beside = told(T, full)
+    assert (beside.verdict, "partial-beside-full" in rules(beside)) == ("build", True)
+    assert "public.w is full" in message(beside, "partial-beside-full")
+    narrow = told(T, "CREATE INDEX w ON t (a) WHERE b > 1; CREATE INDEX p ON t (a) WHERE b > 2")
+    assert "the rows of p are all in public.w" in message(narrow, "predicate-implied")
+    other = told(T, "CREATE INDEX w ON t (a) WHERE b > 1; CREATE INDEX p ON t (a) WHERE c > 1")
+    assert not {"predicate-implied", "partial-beside-full"} & rules(other)
+
+
 @pytest.mark.parametrize(
     ("one", "other", "expected"),
     [

@@ -22,6 +22,9 @@ VERDICTS: tuple[Verdict, ...] = ("build", "fix", "replace", "skip", "ask", "refu
 KEPT: tuple[Verdict, ...] = ("build", "fix", "replace")
 """The verdicts whose statement is run."""
 
+DECISIVE = ("resolved", "replaces-index")
+"""Rules of severity info that a verdict rests on: fix, replace."""
+
 Evidence = tuple[tuple[str, str | int | float], ...]
 
 
@@ -67,6 +70,18 @@ class StatementAudit:
     def why(self) -> str:
         """The messages, the gravest first."""
         return "; ".join(finding.words for finding in _gravest_first(self.findings))
+
+    @property
+    def why_in_short(self) -> str:
+        """What decided the verdict and what speaks against it; the rest is counted only."""
+        weighty = [
+            f
+            for f in _gravest_first(self.findings)
+            if f.decides or f.suppressed or f.severity != "info" or f.rule in DECISIVE
+        ]
+        notes = len(self.findings) - len(weighty)
+        counted = [units.plural(notes, "note") + " below"] if notes else []
+        return "; ".join([*(finding.words for finding in weighty), *counted])
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +240,7 @@ class Audit:
                         item.table,
                         display.badge(item.verdict),
                         "" if item.revised is None else _inline(statement_sql(item.revised)),
-                        item.why,
+                        item.why_in_short,
                     )
                     for item in self.statements
                 ],
