@@ -12,7 +12,14 @@ from typing import Any
 
 import postgast
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-from postgast.pg_query_pb2 import C_COMMENT, SQL_COMMENT, Node, ParseResult, ScanToken
+from postgast.pg_query_pb2 import (
+    C_COMMENT,
+    SQL_COMMENT,
+    Node,
+    ObjectType,
+    ParseResult,
+    ScanToken,
+)
 
 from indexlab.errors import InputError
 
@@ -251,15 +258,36 @@ def nodes(tree: Any, *kinds: str) -> Iterator[Any]:
     return (node for _, node in postgast.walk(tree) if node.DESCRIPTOR.name in kinds)
 
 
-def deparse(node: Node) -> str:
+def split(text: str) -> tuple[str, ...]:
+    """Split a text into its statements by the scanner alone, which reads any version's SQL."""
+    return tuple(postgast.split(text))
+
+
+def copied(node: Node) -> Node:
+    """Copy a parse tree, to change the copy."""
+    copy = Node()
+    copy.CopyFrom(node)
+    return copy
+
+
+def object_word(number: int) -> str:
+    """Name a kind of object, such as `collation`, by its number in the grammar."""
+    return str(ObjectType.Name(number)).removeprefix("OBJECT_").lower().replace("_", " ")
+
+
+def deparse(node: Node, *, verified: bool = True) -> str:
     """Write one statement's parse tree as SQL, identifiers quoted where they must be.
+
+    Args:
+        node: a statement.
+        verified: read it back and compare; without, an expression may come out as another one.
 
     Raises:
         InputError: what the library writes would not be read back as the same tree.
     """
     result = ParseResult()
     result.stmts.add().stmt.CopyFrom(node)
-    return _written(result)
+    return _written(result) if verified else str(postgast.deparse(result))
 
 
 def deparse_expression(expression: Node) -> str:
