@@ -31,7 +31,7 @@ from indexlab.sizes.values import (
     type_width,
 )
 
-FACTOR = 2.0
+FACTOR = 1.5
 """An estimate that may be off by so much is a rough one."""
 DEDUPLICATION_OFF = tuple(f"deduplicate_items={word}" for word in ("off", "false", "no", "0"))
 DEDUPLICATES = 130000
