@@ -49,6 +49,8 @@ MOVED = ("faster", "slower")
 MAX_ROWS = 40
 MAX_PANELS = 24
 PANEL_NAME = 34
+FEW_COLUMNS = 8
+"""So many names have room to be written aslant below their columns."""
 SETTINGS: dict[str, Any] = {
     "font.family": ["DejaVu Sans"],
     "font.size": 9.0,
@@ -414,7 +416,7 @@ def worth(impact: Impact) -> Chart:
     rows = _most(known, lambda query: query.weight * query.cost_before, MAX_ROWS)
     columns = _most(planned, impact.worth_alone, MAX_PANELS)
     with _style():
-        figure = _figure(title, 2.4 + ROW * max(len(rows), 1))
+        figure = _figure(title, 3.2 + ROW * max(len(rows), 1))
         axes = figure.add_subplot()
         shares = [[saved(query, name) for name in columns] for query in rows]
         if rows and columns:
@@ -437,8 +439,9 @@ def worth(impact: Impact) -> Chart:
         axes.set_xticks(
             range(len(columns)),
             [_short(name, PANEL_NAME) for name in columns],
-            rotation=30,
+            rotation=30 if len(columns) <= FEW_COLUMNS else 90,
             ha="right",
+            va="top" if len(columns) <= FEW_COLUMNS else "center",
             rotation_mode="anchor",
         )
         axes.tick_params(length=0)

@@ -8,6 +8,7 @@ from indexlab import display, explain, units
 from indexlab.display import Markup
 from indexlab.impact.matrix import Candidate, Existing, Impact, QueryImpact, planned_apart
 
+
 def page(impact: Impact) -> Markup:
     """Show what was asked, then the queries, the planned indexes and the existing ones."""
     return Markup(
