@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import psycopg
+from psycopg.conninfo import conninfo_to_dict
 
 from indexlab import audit as auditing
 from indexlab import impact, sql
@@ -19,7 +20,7 @@ from indexlab.catalog import Catalog
 from indexlab.errors import InputError, SandboxError, TargetError
 from indexlab.impact import Impact, Trial
 from indexlab.plan import CreateIndex, IndexPlan
-from indexlab.sandbox import Hypothetical, WhatIf, open_hypopg, open_sandbox
+from indexlab.sandbox import Hypothetical, Sandbox, WhatIf, open_hypopg, open_sandbox
 from indexlab.target import Target
 from indexlab.workload import Query, SampledQuery, Values, Workload
 
@@ -118,7 +119,15 @@ class Planner:
             recorded, plan, sampled, catalog, unseen=unseen, notes=self._notes, tell=self.tell
         )
         self._planned = tuple(recorded.made)
-        return found
+        return replace(found, notes=(*found.notes, *self._kept(whatif)))
+
+    def _kept(self, whatif: WhatIf) -> tuple[str, ...]:
+        if not (self.keep and isinstance(whatif, Sandbox)):
+            return ()
+        name = conninfo_to_dict(whatif.conninfo)["dbname"]
+        return (
+            f"the sandbox was to be kept: it stays as database {name} of the sandboxes' server",
+        )
 
     def sampled(self) -> tuple[SampledQuery, ...]:
         """Return the queries with values, drawn once; one without is planned for any values."""
