@@ -17,9 +17,9 @@ def page(impact: Impact) -> Markup:
 
 
 def _queries(impact: Impact) -> str:
-    numeric = ("weight", "cost before", "cost after")
+    numeric = ("weight", "cost before", "cost after", "change")
     return display.table(
-        ["query", *numeric, "change", "indexes used", "plans"],
+        ["query", *numeric, "indexes used", "plans"],
         [_query(item) for item in impact.queries],
         caption=headline(impact),
         numeric=numeric,
@@ -48,7 +48,7 @@ def change(query: QueryImpact) -> str:
 def _query(item: QueryImpact) -> tuple[object, ...]:
     if item.problem:
         problem = f"not simulated, because {item.problem}"
-        return (item.query, f"{item.weight:g}", "", "", problem, "", item.note)
+        return (item.query, f"{item.weight:g}", "", "", "", problem, item.note)
     return (
         item.query,
         f"{item.weight:g}",
