@@ -337,6 +337,7 @@ def merged(one: Statistics, other: Statistics) -> Statistics:
         (*one.tables, *other.tables),
         (*one.columns, *other.columns),
         (*one.groups, *other.groups),
+        (*one.expressions, *other.expressions),
         denied=one.denied and other.denied,
     )
 
