@@ -59,12 +59,14 @@ SELECT n.nspname,
  ORDER BY c.oid DESC
  LIMIT 1
 """
+# A table without partitions, which is no partition either, has no such tree.
 LEAVES = """
 SELECT n.nspname,
        c.relname
-  FROM pg_catalog.pg_partition_tree(%s) AS t
-  JOIN pg_catalog.pg_class AS c ON c.oid = t.relid
+  FROM pg_catalog.pg_class AS c
   JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+ WHERE c.oid = %(table)s::oid
+    OR c.oid IN (SELECT t.relid FROM pg_catalog.pg_partition_tree(%(table)s::oid) AS t)
  ORDER BY n.nspname, c.relname
 """
 TABLE = "SELECT pg_catalog.to_regclass(%s)::oid"
@@ -236,7 +238,7 @@ class Sandbox:
 
     def _heaps(self, table: int) -> tuple[Placed, ...]:
         """The table and all of its partitions."""
-        rows = self._builder.execute(LEAVES, [table]).fetchall()
+        rows = self._builder.execute(LEAVES, {"table": table}).fetchall()
         return tuple(self._placed[row] for row in rows if row in self._placed)
 
     def _oid(self, name: RelationName) -> int:
