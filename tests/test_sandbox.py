@@ -281,6 +281,4 @@ def test_existing_indexes_of_any_method_cost_the_same(database: Target, index: s
             here = sandbox.explain(query, ())
     assert there.indexes == ("doc_idx",)
     assert here.shape == there.shape
-    assert near(here.root.total_cost, there.root.total_cost, 0.25), (
-        f"{here.text()}\n{there.text()}"
-    )
+    assert near(here.root.total_cost, there.root.total_cost, 0.25), f"{here.text()}\n{there.text()}"

@@ -22,7 +22,7 @@ KEY = "indexlab"
 OPTIONS = (
     "--schema-only",
     "--encoding=UTF8",
-    "--lock-wait-timeout=10s",
+    "--lock-wait-timeout=5s",
     "--no-owner",
     "--no-privileges",
     "--no-comments",

@@ -31,7 +31,7 @@ from indexlab.plan import CreateIndex, IndexPlan
 from indexlab.sandbox import databases, dump, restoring
 from indexlab.sandbox.differences import Differences
 from indexlab.sandbox.files import Files
-from indexlab.sandbox.loading import load, said
+from indexlab.sandbox.loading import load, said, stand_in_collations
 from indexlab.sandbox.original import Original, read_original
 from indexlab.sandbox.planting import Placed, plant, prepare, read_placed, settle
 from indexlab.sandbox.rewrite import Step, steps
@@ -65,8 +65,8 @@ SELECT n.nspname,
        c.relname
   FROM pg_catalog.pg_class AS c
   JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
- WHERE c.oid = %(table)s::oid
-    OR c.oid IN (SELECT t.relid FROM pg_catalog.pg_partition_tree(%(table)s::oid) AS t)
+ WHERE c.oid = %(table)s
+    OR c.oid IN (SELECT t.relid FROM pg_catalog.pg_partition_tree(%(table)s) AS t)
  ORDER BY n.nspname, c.relname
 """
 TABLE = "SELECT pg_catalog.to_regclass(%s)::oid"
@@ -359,6 +359,8 @@ class _Read:
     scope: Scope
     original: Original
     steps: tuple[Step, ...]
+    asked: tuple[str, ...]
+    """The statements of the workload and of the plan."""
 
 
 @contextmanager
@@ -419,13 +421,13 @@ def _read(
             original = read_original(conn, scope)
         except psycopg.Error as error:
             raise SandboxError(f"the target's statistics cannot be read: {said(error)}") from error
+        asked = [item.statement for item in workload.queries] if workload else []
+        planned = [item.index.sql for item in plan.creates] if plan else []
         return _Read(
             scope,
             original,
-            steps(
-                "\n".join(item.result() for item in dumps),
-                "\n".join(query.sql for query in workload.queries) if workload else "",
-            ),
+            steps("\n".join(item.result() for item in dumps), "\n".join(asked)),
+            asked=(*asked, *planned),
         )
 
 
@@ -444,7 +446,10 @@ def _filled(
     )
     owner = server.conninfo(database, databases.ROLE)
     with psycopg.connect(owner, autocommit=True) as worker:
-        differences.of_load(load(admin, worker, read.steps))
+        loaded = load(admin, worker, read.steps)
+        collations = {item.name for item in catalog.collations}
+        stand_in_collations(admin, read.asked, collations, loaded)
+        differences.of_load(loaded)
         restoring.column_statistics(worker, original.column_statistics, differences)
     restoring.group_statistics(admin, original.group_statistics, differences)
     placed = {item.key: item for item in read_placed(admin)}
@@ -456,7 +461,8 @@ def _filled(
     catalog = _informed(admin, catalog, read.scope.planned)
     rough = Statistics(columns=restoring.widths(admin, catalog, catalog.statistics))
     heights = replace(catalog, statistics=merged(catalog.statistics, rough))
-    if files.sparse():
+    sized = files.sparse() or files.room(sum(item.measure.bytes for item in known.values()))
+    if sized:
         prepare(admin)
         settle(files, admin, heights, known.values())
     else:
@@ -476,7 +482,7 @@ def _filled(
         lacking=differences.lacking,
         conninfo=owner,
         _catalog=catalog,
-        _files=files if files.sparse() else None,
+        _files=files if sized else None,
         _admin=admin,
         _builder=builder,
         _planner=planner,

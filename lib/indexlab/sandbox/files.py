@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import resource
+import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +14,8 @@ from indexlab.sandbox.pages import PAGE
 
 SEGMENT = 131072
 """Pages in a file; what is beyond goes to the next one (RELSEG_SIZE)."""
+WRITTEN_OUT = 2**30
+"""Bytes that a sandbox takes at most where its files cannot be sparse."""
 PROBE = 64 * 2**20
 
 
@@ -30,6 +34,15 @@ class Files:
     def sparse(self) -> bool:
         """Tell whether the file system keeps files without content for nothing."""
         return is_sparse(self.root)
+
+    def room(self, size: int) -> bool:
+        """Tell whether files of so many bytes in all may be written out.
+
+        Where the system limits the size of a file, none of them may reach it.
+        """
+        limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+        free = shutil.disk_usage(self.root).free
+        return size <= min(WRITTEN_OUT, free // 10) and (limit < 0 or size < limit)
 
     def first(self, path: str, size: int = PAGE) -> bytes:
         """Read the first bytes of a relation; reads only."""

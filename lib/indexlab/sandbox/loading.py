@@ -16,6 +16,7 @@ from indexlab.sandbox.whatif import Lacking
 
 BATCH = 40
 """Statements in one message: they stand or fall together, and then go one by one."""
+COLLATIONS = ("CollateClause", "IndexElem")
 SESSION = """
 SELECT pg_catalog.set_config('search_path', '', false),
        pg_catalog.set_config('check_function_bodies', 'off', false),
@@ -152,13 +153,13 @@ def _mended(
 ) -> tuple[Step, str]:
     """Try a refused step with stand-ins for what it lacks, and in plainer words."""
     if step.kind in ("create_stmt", "create_domain_stmt", "composite_type_stmt", "index_stmt"):
-        for name in names(step, "CollateClause"):
+        for name in names(step.text, *COLLATIONS):
             _stand_in_collation(admin, name, loaded)
     if step.kind in ("create_stmt", "create_domain_stmt", "composite_type_stmt"):
-        for name in names(step, "TypeName"):
+        for name in names(step.text, "TypeName"):
             _stand_in_type(admin, name, step, loaded)
     if step.object.startswith("collation "):
-        for name in names(step, "DefineStmt"):
+        for name in names(step.text, "DefineStmt"):
             _stand_in_collation(admin, name, loaded)
         return step, ""
     error = _tried(worker, step.text)
@@ -169,6 +170,23 @@ def _mended(
             loaded.note(f"{step.object}: {step.lost}, because {said(error)}")
             return step, ""
     return step, said(error)
+
+
+def stand_in_collations(
+    admin: psycopg.Connection[Any], statements: Iterable[str], known: set[str], loaded: Loaded
+) -> None:
+    """Make stand-ins for what queries and planned indexes name and the schema does not.
+
+    Args:
+        admin: a superuser's session on the sandbox.
+        statements: of the workload and the plan.
+        known: the names of the target's collations.
+        loaded: where it is said.
+    """
+    for statement in statements:
+        for name in names(statement, *COLLATIONS):
+            if name[-1] in known:
+                _stand_in_collation(admin, name, loaded)
 
 
 def _stand_in_collation(

@@ -97,7 +97,7 @@ def read_original(conn: psycopg.Connection[Any], scope: Scope) -> Original:
     with conn.transaction():
         conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         # A lock that somebody else holds shall not keep us for ever.
-        conn.execute("SET LOCAL lock_timeout = '10s'")
+        conn.execute("SET LOCAL lock_timeout = '5s'")
         oids = {"oids": [item.oid for item in scope.relations]}
         measures = _rows(conn, Measure, MEASURES, oids)
         names = {

@@ -65,7 +65,12 @@ NAME_FIELDS = {
     "create_op_class_stmt": "opclassname",
     "create_op_family_stmt": "opfamilyname",
 }
-NAMED = {"TypeName": "names", "CollateClause": "collname", "DefineStmt": "defnames"}
+NAMED = {
+    "TypeName": "names",
+    "CollateClause": "collname",
+    "IndexElem": "collation",
+    "DefineStmt": "defnames",
+}
 """Where these nodes have their name."""
 
 
@@ -231,17 +236,18 @@ def _dotted(items: Iterable[Any]) -> str:
     return ".".join(sql.quote(item.string.sval) for item in items)
 
 
-def names(step: Step, *kinds: str) -> Iterator[tuple[str, ...]]:
-    """Find the names in a step's nodes of some kinds; pure.
+def names(text: str, *kinds: str) -> Iterator[tuple[str, ...]]:
+    """Find the names in a statement's nodes of some kinds; pure.
 
     Args:
-        step: whose text is looked at.
-        kinds: `TypeName`, `CollateClause` or `DefineStmt`.
+        text: of one statement.
+        kinds: `TypeName`, `CollateClause`, `IndexElem` (its collation) or `DefineStmt`.
     """
     try:
-        statement = sql.parse(step.text, "<dump>")[0]
+        statement = sql.parse(text, "<dump>")[0]
     except InputError:
         return
     for node in sql.nodes(statement.node, *kinds):
         parts = getattr(node, NAMED[node.DESCRIPTOR.name])
-        yield tuple(item.string.sval for item in parts)
+        if parts:
+            yield tuple(item.string.sval for item in parts)
