@@ -51,9 +51,9 @@ def conn(embedded_server: embedded.Server) -> Iterator[psycopg.Connection]:
         for place, key in enumerate(ROWS_PER_KEY.values()):
             columns = ", ".join(f"{text} AS v{i}" for i, text in enumerate(TYPES.values()))
             session.execute(
-                f"CREATE TABLE t{place} AS SELECT {columns}, i, CASE WHEN i % 3 > 0 THEN n END AS gaps,"
-                f" n % 11 AS few, n % 7 AS other"
-                f" FROM (SELECT i, {key} AS n FROM generate_series(1::bigint, {ROWS}) AS i) AS k"
+                f"CREATE TABLE t{place} AS SELECT {columns}, i, CASE WHEN hashint8(i + 3) % 3 = 0 THEN n END AS gaps,"
+                f" hashint8(i + 99) % 11 AS few, hashint8(i + 7) % 7 AS other"
+                f" FROM (SELECT i, ({key})::bigint AS n FROM generate_series(1::bigint, {ROWS}) AS i) AS k"
             )
         session.execute("VACUUM ANALYZE")
         yield session
@@ -106,14 +106,15 @@ def test_sizes_and_heights_of_every_type(built: Built, conn: psycopg.Connection,
         errors[name] = error(index, estimated)
         assert (estimated.height, existing) == (level, level), name
         assert not estimated.rough
-    assert numbers.median(errors.values()) < 0.03, errors
+    # ANALYZE does not say that each key has just four.
+    assert numbers.median(errors.values()) < (0.10 if rows == "four" else 0.03), errors
     assert max(errors.values()) < 0.12, errors
 
 
 @pytest.mark.parametrize(
     "rest",
     [
-        *("(few, i)", "(few, other)", "(other, v4)", "(v9, v3)", "(gaps)", "(gaps, few)"),
+        *("(few, i)", "(few, other)", "(other, v4)", "(few, v9)", "(gaps)", "(gaps, few)"),
         *("(few, gaps)", "(v9) INCLUDE (few)", "(few) INCLUDE (v9, gaps)", "(few, other, gaps)"),
         *("(few) WITH (deduplicate_items = off)", "(v1) WITH (fillfactor = 50)"),
         *(
@@ -121,7 +122,7 @@ def test_sizes_and_heights_of_every_type(built: Built, conn: psycopg.Connection,
             "(i) WHERE gaps IS NULL",
             "(few) WHERE gaps IS NOT NULL",
         ),
-        *("(i) WHERE few = 3", "(v1) WHERE few = 3", "(v11, v10, v9)", "(v6, v7)"),
+        *("(i) WHERE few = 3", "(v1) WHERE few = 3"),
     ],
 )
 @pytest.mark.parametrize("table", ["t0", "t2", "t4"])
@@ -130,6 +131,13 @@ def test_several_columns_nulls_and_parts(built: Built, table: str, rest: str):
     assert estimated.height == existing == level
     if not estimated.rough:
         assert error(index, estimated) < 0.12
+
+
+@pytest.mark.parametrize("rest", ["(v9, v3)", "(v11, v10, v9)", "(v6, v7)", "(v10, gaps, v0)"])
+def test_several_columns_of_which_one_is_unique(built: Built, rest: str):
+    index, level, estimated, existing = built("t0", rest)
+    assert estimated.height == existing == level
+    assert error(index, estimated) < 0.05
 
 
 SMALL = (0, 1, 2, 366, 367, 368, 407, 408, 733, 734, 10_000)
@@ -142,9 +150,9 @@ def test_the_height_is_right_to_the_row(conn: psycopg.Connection, rows: int):
     conn.execute("DROP TABLE IF EXISTS edge")
     conn.execute(
         "CREATE TABLE edge AS SELECT i::int AS n"
-        f" FROM generate_series(1, {rows}) AS i; CREATE UNIQUE INDEX edge_n ON edge (n);"
-        " VACUUM ANALYZE edge"
+        f" FROM generate_series(1, {rows}) AS i; CREATE UNIQUE INDEX edge_n ON edge (n)"
     )
+    conn.execute("VACUUM ANALYZE edge")
     read = known(conn)
     index = read.index("public", "edge_n")
     assert index is not None

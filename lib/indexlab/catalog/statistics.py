@@ -34,8 +34,8 @@ class ColumnStatistics:
     """Bytes of the text form of a sample of values that are not common ones."""
     correlation: float | None = None
     """How far the order of the values is the order of the rows, -1 to 1."""
-    points: tuple[int, ...] = ()
-    """Where in each of these texts the first point is, from 1; 0 for none."""
+    quads: tuple[int, ...] = ()
+    """Groups of four decimal digits that each of these texts takes, if it is a number."""
     bounds: int = 0
     """How many bounds the histogram has."""
     elements: float | None = None
@@ -189,7 +189,7 @@ def _read_expressions(
 
 
 def _column(table: int, number: int, facts: list[Any]) -> ColumnStatistics:
-    nulls, width, distinct, values, frequencies, widths, points, bounds, *facts = facts
+    nulls, width, distinct, values, frequencies, widths, quads, bounds, *facts = facts
     correlation, elements, element_frequencies = facts
     return ColumnStatistics(
         table,
@@ -201,7 +201,7 @@ def _column(table: int, number: int, facts: list[Any]) -> ColumnStatistics:
         frequencies=tuple(frequencies or ()),
         widths=tuple(size for size in widths or () if size is not None),
         correlation=correlation,
-        points=tuple(place for place in points or () if place is not None),
+        quads=tuple(number for number in quads or () if number is not None),
         bounds=bounds or 0,
         elements=elements,
         # After the frequencies come the smallest and the largest of them, and that of NULL.
@@ -225,11 +225,12 @@ SELECT s.schemaname,
                     WITH ORDINALITY AS v (value, place)
               ORDER BY v.place
               LIMIT 101) AS widths,
-       ARRAY(SELECT pg_catalog.strpos(v.value, '.')
+       ARRAY(SELECT (pg_catalog.length(pg_catalog.ltrim(pg_catalog.split_part(v.value, '.', 1), '-0')) + 3) / 4
+                    + (pg_catalog.length(pg_catalog.rtrim(pg_catalog.split_part(v.value, '.', 2), '0')) + 3) / 4
                FROM pg_catalog.unnest(s.histogram_bounds::text::text[])
                     WITH ORDINALITY AS v (value, place)
               ORDER BY v.place
-              LIMIT 101) AS points,
+              LIMIT 101) AS quads,
        pg_catalog.array_length(s.histogram_bounds::text::text[], 1) AS bounds,
        s.correlation::float8 AS correlation,
        s.elem_count_histogram[pg_catalog.array_length(s.elem_count_histogram, 1)]::float8 AS elements,

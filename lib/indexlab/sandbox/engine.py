@@ -59,6 +59,7 @@ SELECT n.nspname,
  ORDER BY c.oid DESC
  LIMIT 1
 """
+# A table without partitions, which is no partition either, has no such tree.
 LEAVES = """
 SELECT n.nspname,
        c.relname
@@ -333,6 +334,7 @@ def merged(one: Statistics, other: Statistics) -> Statistics:
         (*one.tables, *other.tables),
         (*one.columns, *other.columns),
         (*one.groups, *other.groups),
+        (*one.expressions, *other.expressions),
         denied=one.denied and other.denied,
     )
 

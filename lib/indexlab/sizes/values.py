@@ -95,7 +95,12 @@ def of_key(catalog: Catalog, index: Index, key: Key, sample: Sample) -> Value:
     length, align = LENGTHS.get(type_oid, (UNKNOWN_WIDTH, 1))
     value = Value(key.text, 0, type_oid, align, _around(length, type_oid), known=False)
     statistics = catalog.statistics.of_expression(index.table, key.text)
-    return value if statistics is None else _with(value, statistics, sample, 0.0, math.inf)
+    if statistics is None:
+        return value
+    if type_oid not in LENGTHS and statistics.width - 3 < SHORT:
+        # ANALYZE has measured values as computed, before a shorter header is put on them.
+        statistics = replace(statistics, width=max(1.0, statistics.width - 3))
+    return _with(value, statistics, sample, 0.0, math.inf)
 
 
 def of_table_column(catalog: Catalog, column: Column, sample: Sample, input_type: int = 0) -> Value:
@@ -197,8 +202,8 @@ def _widths(value: Value, found: ColumnStatistics, *, fixed: bool) -> tuple[floa
         others = [_text(size) for size in found.widths]
         common = [_text(len(text.encode())) for text, _ in found.common]
     elif value.type_oid == NUMERIC:
-        others = [_numeric(*place) for place in zip(found.widths, found.points, strict=False)]
-        common = [_numeric(len(text), text.find(".") + 1) for text, _ in found.common]
+        others = [_numeric(number) for number in found.quads]
+        common = [_numeric(_quads(text)) for text, _ in found.common]
     else:
         return _around(found.width, value.type_oid)
     weight = min(1.0, sum(found.frequencies) / max(1e-9, 1 - found.nulls))
@@ -238,17 +243,20 @@ def _text(size: int) -> float:
     return size + (1 if size + 1 < SHORT else 4)
 
 
-def _numeric(size: int, point: int) -> float:
+def _numeric(quads: int) -> float:
     """Return the stored bytes of a numeric: header and groups of four digits (numeric.c)."""
-    before = point - 1 if point else size
-    after = size - point if point else 0
-    return 3 + 2 * (math.ceil(before / 4) + math.ceil(after / 4))
+    return 3 + 2 * quads
+
+
+def _quads(text: str) -> int:
+    before, _, after = text.partition(".")
+    return math.ceil(len(before.lstrip("-0")) / 4) + math.ceil(len(after.rstrip("0")) / 4)
 
 
 def tuple_sizes(values: Sequence[Value]) -> tuple[int, ...]:
     """Return equally likely sizes of an index tuple, MAXALIGNed (`index_form_tuple`); pure."""
     if all(len(value.widths) == 1 and not value.nulls for value in values):
-        return (_size([(value.widths[0], value.align) for value in values], nulls=False),)
+        return (tuple_size([(value.widths[0], value.align) for value in values], nulls=False),)
     found = []
     for place in range(QUANTILES):
         present = []
@@ -259,11 +267,12 @@ def tuple_sizes(values: Sequence[Value]) -> tuple[int, ...]:
             if null + 0.5 >= value.nulls * QUANTILES:
                 width = value.widths[step * len(value.widths) // QUANTILES]
                 present.append((width, value.align))
-        found.append(_size(present, nulls=len(present) < len(values)))
+        found.append(tuple_size(present, nulls=len(present) < len(values)))
     return tuple(found) if len(set(found)) > 1 else (found[0],)
 
 
-def _size(present: Sequence[tuple[float, int]], *, nulls: bool) -> int:
+def tuple_size(present: Sequence[tuple[float, int]], *, nulls: bool) -> int:
+    """Return the MAXALIGNed bytes of a tuple with values of these widths and alignments; pure."""
     offset = 0.0
     for width, align in present:
         boundary = align if width < SHORT else max(align, 4)
