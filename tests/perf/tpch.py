@@ -63,21 +63,25 @@ def cache(name: str) -> Path:
 def data(scale: str) -> Path:
     """Return where the eight .tbl files of a scale factor are, made if need be."""
     place = cache(f"tpch-{scale}") / "tbl"
-    if not place.exists():
-        program = Path(sys.executable).with_name("tpchgen-cli")
-        if not program.is_file():
-            raise FileNotFoundError("no tpchgen-cli: pip install -e '.[test,bench]'")
-        with tempfile.TemporaryDirectory(dir=place.parent) as fresh:
-            subprocess.run([program, "--quiet", "-s", scale, "--output-dir", fresh], check=True)
-            shutil.copytree(fresh, place.with_name("part"), copy_function=shutil.move)
-        place.with_name("part").rename(place)
-    return place
+    with _held(place.parent):
+        return place if place.exists() else _generated(place, scale)
+
+
+def _generated(place: Path, scale: str) -> Path:
+    program = Path(sys.executable).with_name("tpchgen-cli")
+    if not program.is_file():
+        raise FileNotFoundError("no tpchgen-cli: pip install -e '.[test,bench]'")
+    fresh = place.with_name("tbl_new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    subprocess.run([program, "--quiet", "-s", scale, "--output-dir", fresh], check=True)
+    return fresh.rename(place)
 
 
 @contextmanager
 def embedded_18(scale: str) -> Iterator[embedded.Server]:
     """Run the embedded server with the benchmark loaded."""
-    with _held(cache(f"tpch-{scale}")), embedded.server(cache(f"tpch-{scale}/{_version()}")) as it:
+    place = cache(f"tpch-{scale}/{_version()}")
+    with _held(place), embedded.server(place) as it:
         load(it.conninfo, scale)
         yield it
 
@@ -90,7 +94,7 @@ def debian_15(scale: str, programs: Path) -> Iterator[Address]:
     sockets = Path(tempfile.mkdtemp(prefix="tpch15-"))
     for directory in (place, sockets):
         account.own(directory)
-    with _held(cache(f"tpch-{scale}")), (place / "log").open("w") as log:
+    with _held(place), (place / "log").open("w") as log:
         if not (place / "data" / "PG_VERSION").exists():
             child = account.popen(
                 programs / "initdb",

@@ -98,7 +98,7 @@ def estimate(catalog: Catalog, index: Index) -> SizeEstimate:
         )
     rough = bool(content.unknown) or content.bound or content.table.rows < 0
     if index.method != "btree":
-        size, known = methods.pages(index, content.values, content.entries, content.table.bytes)
+        size, known = methods.pages(catalog, _for_methods(catalog, content))
         basis += [] if known else [f"a rough model of {index.method}"]
         return SizeEstimate(size * PAGE, "; ".join(basis), rough or not known)
     groups, least = _groups(catalog, content)
@@ -136,6 +136,18 @@ def height(catalog: Catalog, index: Index, pages: int) -> int:
     groups, _ = _groups(catalog, content)
     tree = _tree(content, groups, merging=_merges(catalog, content))
     return btree.height(pages, tree.pivot)
+
+
+def _for_methods(catalog: Catalog, content: _Content) -> methods.Content:
+    hashed = content.index.method == "hash"
+    return methods.Content(
+        content.index,
+        (*content.values, *content.included),
+        content.entries,
+        content.sample.rows,
+        content.sample.pages,
+        _groups(catalog, content)[0] if hashed else (),
+    )
 
 
 def _content(catalog: Catalog, index: Index) -> _Content:

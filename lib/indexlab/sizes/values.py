@@ -256,7 +256,7 @@ def _quads(text: str) -> int:
 def tuple_sizes(values: Sequence[Value]) -> tuple[int, ...]:
     """Return equally likely sizes of an index tuple, MAXALIGNed (`index_form_tuple`); pure."""
     if all(len(value.widths) == 1 and not value.nulls for value in values):
-        return (_size([(value.widths[0], value.align) for value in values], nulls=False),)
+        return (tuple_size([(value.widths[0], value.align) for value in values], nulls=False),)
     found = []
     for place in range(QUANTILES):
         present = []
@@ -267,11 +267,12 @@ def tuple_sizes(values: Sequence[Value]) -> tuple[int, ...]:
             if null + 0.5 >= value.nulls * QUANTILES:
                 width = value.widths[step * len(value.widths) // QUANTILES]
                 present.append((width, value.align))
-        found.append(_size(present, nulls=len(present) < len(values)))
+        found.append(tuple_size(present, nulls=len(present) < len(values)))
     return tuple(found) if len(set(found)) > 1 else (found[0],)
 
 
-def _size(present: Sequence[tuple[float, int]], *, nulls: bool) -> int:
+def tuple_size(present: Sequence[tuple[float, int]], *, nulls: bool) -> int:
+    """Return the MAXALIGNed bytes of a tuple with values of these widths and alignments; pure."""
     offset = 0.0
     for width, align in present:
         boundary = align if width < SHORT else max(align, 4)
