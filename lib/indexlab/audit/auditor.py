@@ -57,19 +57,25 @@ def read(
     """
     catalog = catalogs.read(conn, plan)
     facts = Facts(catalog, _words(workload), resolutions=resolutions(resolve))
-    drafts = [creates.resolve(facts, item, 0) for item in plan.creates]
+    drafts = _resolved(facts, plan)
     _all_answered(facts, plan, drafts)
     corrected = IndexPlan(tuple(revised(d.statement, d.index) for d in drafts if d.corrected))
     catalog = catalogs.with_expressions(conn, catalog, corrected)
     facts = replace(facts, catalog=catalog)
-    drafts = [creates.resolve(facts, item, 0) for item in plan.creates]
+    drafts = [
+        creates.resolve(facts, draft.statement, draft.place)
+        if creates.depends_on_expressions(draft)
+        else draft
+        for draft in drafts
+    ]
     catalog = replace(
         catalog,
         statistics=statistics.read(conn, catalog, _tables(drafts)),
         activity=activity.read(conn, other),
     )
     answers = Answers(scratch.ask(conn, catalog, drafts), duplicates.count(conn, catalog, drafts))
-    return catalog, audit(catalog, plan, workload, resolve=resolve, answers=answers)
+    facts = replace(facts, catalog=catalog, answers=answers)
+    return catalog, _judged(facts, plan, workload, drafts)
 
 
 def audit(
@@ -93,13 +99,30 @@ def audit(
         InputError: a resolution answers nothing, or names what does not exist.
     """
     facts = Facts(catalog, _words(workload), answers or Answers(), resolutions(resolve))
-    drafts: list[Draft] = []
+    return _judged(facts, plan, workload, _resolved(facts, plan))
+
+
+def _resolved(facts: Facts, plan: IndexPlan) -> list[Draft]:
+    """Put each statement through the rules that need no answers."""
+    return [
+        creates.resolve(facts, statement, place)
+        for place, statement in enumerate(plan.statements)
+        if isinstance(statement, CreateIndex)
+    ]
+
+
+def _judged(
+    facts: Facts, plan: IndexPlan, workload: Workload | None, resolved: Iterable[Draft]
+) -> Audit:
+    """Judge every statement with what a server answered, then all of them together."""
+    catalog = facts.catalog
+    drafts = [creates.conclude(facts, draft) for draft in resolved]
+    names = {draft.place: draft.index.name or "" for draft in drafts}
     dropping: list[Drop] = []
     planned: set[str] = set()
     for place, statement in enumerate(plan.statements):
         if isinstance(statement, CreateIndex):
-            drafts.append(creates.resolve(facts, statement, place))
-            planned.add(drafts[-1].index.name or "")
+            planned.add(names[place])
         elif isinstance(statement, DropIndex):
             dropping += drops.resolve(catalog, statement, place, planned)
     _all_answered(facts, plan, drafts)
@@ -131,7 +154,7 @@ def _all_answered(facts: Facts, plan: IndexPlan, drafts: list[Draft]) -> None:
     if not facts.resolutions:
         return
     without = replace(facts, resolutions=())
-    asked = [creates.resolve(without, item, 0) for item in plan.creates]
+    asked = _resolved(without, plan)
     check(
         facts.resolutions,
         (finding for draft in (*asked, *drafts) for finding in draft.findings),
@@ -186,12 +209,13 @@ def _revision(draft: Draft) -> CreateIndex:
 
 def _revised(plan: IndexPlan, statements: tuple[StatementAudit, ...]) -> Iterator[PlanStatement]:
     """Return the statements to run, each comment behind its index."""
+    comments = plan.comments
     for item in statements:
         if item.revised is None:
             continue
         yield item.revised
         if isinstance(item.revised, CreateIndex):
-            yield from (_comment(item.revised, c) for c in plan.comments if _is_on(c, item))
+            yield from (_comment(item.revised, c) for c in comments if _is_on(c, item))
 
 
 def _is_on(comment: CommentOnIndex, item: StatementAudit) -> bool:
