@@ -284,6 +284,28 @@ def test_the_story_on_another_server_and_schema(
     assert "richest_of_branch" in (run / "index.html").read_text()
 
 
+def test_answers_reach_every_stage(indexlab: Command, files: Path, pgbench15: Cluster) -> None:
+    (files / "asking.sql").write_text("CREATE INDEX mended ON pgbench_accounts (branch_no);\n")
+    inputs = ("--target", pgbench15.uri(), "--plan", "asking.sql", "--workload", "workload.sql")
+    secret = {"PGPASSWORD": pgbench15.password}
+    asked = indexlab("apply", *inputs, "--no-report", **secret)
+    assert (asked.returncode, "cannot be applied as they are (mended)" in asked.stderr) == (2, True)
+    answer = ("--resolve", "branch_no=bid", "--format", "json")
+    done = indexlab("apply", *inputs, *answer, **secret)  # by the notebook
+    assert done.returncode == 0, done.stderr
+    [step] = json.loads(done.stdout)["steps"]
+    assert (step["outcome"], "(bid)" in step["statement"]) == ("dry_run", True)
+    told = indexlab(
+        *("run", *inputs, *answer, "--execute", "--no-report", "--budget", "0.5"),
+        *("--out", "reports/answered"),
+        **secret,
+    )
+    with psycopg.connect(pgbench15.conninfo(), autocommit=True) as conn:
+        conn.execute("DROP INDEX mended")
+    assert told.returncode == 0, told.stderr
+    assert [stage["status"] for stage in json.loads(told.stdout)["stages"]] == ["ok"] * 4
+
+
 def test_what_a_run_keeps_is_private(
     story: tuple[Path, subprocess.CompletedProcess[str]],
 ) -> None:

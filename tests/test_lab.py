@@ -46,6 +46,28 @@ def test_a_dry_run_names_every_statement_and_changes_nothing(lab: Lab) -> None:
     assert isinstance(lab.builds(applied), Note)
 
 
+ASKING = """
+CREATE INDEX of_mail ON core.customers (mail_address);
+DROP INDEX core.bookings_customer;
+"""
+ANSWERS = "mail_address=email_encrypted, bookings_customer=core.ix_core_bookings_customer_id"
+
+
+def test_answers_reach_the_apply(tmp_path) -> None:
+    plan = tmp_path / "plan.sql"
+    plan.write_text(ASKING)
+    with indexlab.open_lab("apply", DEMO, str(plan)) as lab:
+        assert lab.unresolved() != ()
+        with pytest.raises(InputError, match="cannot be applied"):
+            lab.apply()
+    with indexlab.open_lab("apply", DEMO, str(plan), resolve=ANSWERS) as lab:
+        applied = lab.apply()
+    assert [(item.index, item.outcome) for item in applied.outcomes] == [
+        ("core.of_mail", "dry_run"),
+        ("core.ix_core_bookings_customer_id", "dry_run"),
+    ]
+
+
 def test_an_apply_that_was_cut_short_is_an_error(lab: Lab) -> None:
     from dataclasses import replace
 

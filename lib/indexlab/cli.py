@@ -63,6 +63,13 @@ _sources = _options(
     ),
 )
 _inputs = _options(_sources, _format)
+_resolve = click.option(
+    "--resolve",
+    multiple=True,
+    metavar="OLD=NEW",
+    callback=lambda _context, _option, answers: ",".join(answers),
+    help="What a name of the plan means, e.g. event_date=date or booking=core.bookings.",
+)
 _auditing = _options(
     click.option(
         "--format",
@@ -77,12 +84,6 @@ _auditing = _options(
         type=click.Choice(["error", "warning", "never"]),
         default="error",
         help="Exit with 1 if the plan has a finding as grave that it does not ignore.",
-    ),
-    click.option(
-        "--resolve",
-        multiple=True,
-        metavar="OLD=NEW",
-        help="What a name of the plan means, e.g. event_date=date or booking=core.bookings.",
     ),
     click.option(
         "--export",
@@ -144,6 +145,7 @@ def cli() -> None:
 
 @cli.command()
 @_sources
+@_resolve
 @_auditing
 def audit(form: str, verbose: bool, fail_on: str, **given: Any) -> int:
     """Judge every planned statement against the live database; reads only.
@@ -153,7 +155,7 @@ def audit(form: str, verbose: bool, fail_on: str, **given: Any) -> int:
     """
     from indexlab import formats
 
-    given |= {"resolve": ",".join(given["resolve"]), "export": given["export"] or ""}
+    given["export"] = given["export"] or ""
     options = _read(given, "audit")
     with _Terminal() as terminal:
         pipeline = _pipeline(options, terminal)
@@ -197,6 +199,7 @@ def explain_rule(name: str) -> int:
 
 @cli.command()
 @_inputs
+@_resolve
 @_measuring
 @click.option("--baseline", default="", metavar="RUN", help="An earlier run to compare with.")
 @click.option("--label", default="", help="Name of this measurement.")
@@ -211,6 +214,7 @@ def benchmark(**given: Any) -> int:
 
 @cli.command()
 @_inputs
+@_resolve
 @_execute
 def apply(**given: Any) -> int:
     """Build what the audit calls for, without blocking writers; a dry run without --execute."""
@@ -223,6 +227,7 @@ def apply(**given: Any) -> int:
 
 @cli.command()
 @_inputs
+@_resolve
 @_measuring
 @_execute
 def run(**given: Any) -> int:

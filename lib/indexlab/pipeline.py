@@ -68,7 +68,7 @@ class Pipeline:
             "audit",
             self.options.out,
             lambda lab: lab.export(lab.audit(), tool, to),
-            {"resolve": self.options.resolve, "export": tool, "export_to": to},
+            {"export": tool, "export_to": to},
         )
 
     def apply(self) -> Json:
@@ -157,7 +157,12 @@ class Pipeline:
         self, stage: str, run: Run, verb: Callable[[Lab], object], parameters: dict[str, Any]
     ) -> None:
         options, target = self.options, self._inputs.target
-        inputs = {"plan": options.plan, "workload": options.workload, "out": run.path.as_posix()}
+        inputs = {
+            "plan": options.plan,
+            "workload": options.workload,
+            "out": run.path.as_posix(),
+            "resolve": options.resolve,
+        }
         if options.report:
             render.execute(
                 stage,
@@ -173,7 +178,6 @@ class Pipeline:
             options.target,
             **inputs,
             disposable=options.disposable,
-            resolve=options.resolve,
             tell=self.tell,
         ) as lab:
             verb(lab)

@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 
 from indexlab import catalog as catalogs
-from indexlab.audit import creates, drops, duplicates, existing, scratch, together, usefulness
+from indexlab.audit import creates, drops, duplicates, existing, rows, scratch, together, usefulness
 from indexlab.audit.answers import Answers
 from indexlab.audit.drafts import Draft, Facts, Scene, by_table
 from indexlab.audit.drops import Drop
@@ -49,7 +49,7 @@ def read(
         plan: what is wanted.
         workload: the queries that matter, to rank names by.
         resolve: what names mean, old and new: `column` and `column`, `table.column` and `column`,
-            or `table` and `schema.table`.
+            `table` and `schema.table`, or `index` and `schema.index` for what is dropped.
         other: a second connection to the same address, to tell a transaction pooler by.
 
     Raises:
@@ -73,7 +73,12 @@ def read(
         statistics=statistics.read(conn, catalog, _tables(drafts)),
         activity=activity.read(conn, other),
     )
-    answers = Answers(scratch.ask(conn, catalog, drafts), duplicates.count(conn, catalog, drafts))
+    builds = scratch.ask(conn, catalog, drafts)
+    answers = Answers(
+        builds,
+        duplicates.count(conn, catalog, drafts, builds),
+        rows.read(conn, drafts, builds),
+    )
     facts = replace(facts, catalog=catalog, answers=answers)
     return catalog, _judged(facts, plan, workload, drafts)
 
@@ -117,14 +122,7 @@ def _judged(
     """Judge every statement with what a server answered, then all of them together."""
     catalog = facts.catalog
     drafts = [creates.conclude(facts, draft) for draft in resolved]
-    names = {draft.place: draft.index.name or "" for draft in drafts}
-    dropping: list[Drop] = []
-    planned: set[str] = set()
-    for place, statement in enumerate(plan.statements):
-        if isinstance(statement, CreateIndex):
-            planned.add(names[place])
-        elif isinstance(statement, DropIndex):
-            dropping += drops.resolve(catalog, statement, place, planned)
+    dropping = _dropping(facts, plan, drafts)
     _all_answered(facts, plan, drafts)
     dropped = tuple(entry for drop in dropping for entry in drop.dropped)
     scene = Scene(catalog, dropped)
@@ -149,16 +147,35 @@ def _tables(drafts: Iterable[Draft]) -> set[int]:
     return {d.relation.oid for d in drafts if d.verdict is None and d.relation is not None}
 
 
+def _dropping(facts: Facts, plan: IndexPlan, drafts: Iterable[Draft]) -> list[Drop]:
+    """Find what the plan drops; not what it creates itself above."""
+    names = {draft.place: draft.index.name or "" for draft in drafts}
+    planned: set[str] = set()
+    found: list[Drop] = []
+    for place, statement in enumerate(plan.statements):
+        if isinstance(statement, CreateIndex):
+            planned.add(names[place])
+        elif isinstance(statement, DropIndex):
+            found += drops.resolve(facts.catalog, statement, place, planned, facts.resolutions)
+    return found
+
+
 def _all_answered(facts: Facts, plan: IndexPlan, drafts: list[Draft]) -> None:
     """See that every resolution is of use."""
     if not facts.resolutions:
         return
     without = replace(facts, resolutions=())
     asked = _resolved(without, plan)
+    answered: tuple[Draft | Drop, ...] = (*drafts, *_dropping(facts, plan, drafts))
     check(
         facts.resolutions,
-        (finding for draft in (*asked, *drafts) for finding in draft.findings),
-        (finding for draft in drafts for finding in draft.findings),
+        (
+            f
+            for items in (asked, _dropping(without, plan, asked), answered)
+            for item in items
+            for f in item.findings
+        ),
+        (finding for item in answered for finding in item.findings),
     )
 
 

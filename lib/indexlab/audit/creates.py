@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from indexlab.audit.asked import as_a_server_builds_it, without_duplicate_rows
+from indexlab.audit.asked import (
+    as_a_server_builds_it,
+    fitting_the_rows,
+    without_duplicate_rows,
+)
 from indexlab.audit.columns import its_columns, no_virtual_columns
 from indexlab.audit.drafts import Draft, Facts, Rule
 from indexlab.audit.methods import (
@@ -37,7 +41,11 @@ RULES: tuple[Rule, ...] = (
     its_storage,
     its_length,
 )
-ANSWERED: tuple[Rule, ...] = (as_a_server_builds_it, without_duplicate_rows)
+ANSWERED: tuple[Rule, ...] = (
+    as_a_server_builds_it,
+    without_duplicate_rows,
+    fitting_the_rows,
+)
 
 
 def resolve(facts: Facts, statement: CreateIndex, place: int) -> Draft:

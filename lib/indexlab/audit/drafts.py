@@ -62,8 +62,23 @@ class Draft:
         verdict: Verdict | None = None,
     ) -> Draft:
         """Return the draft with one more finding and, where one is given, the verdict."""
-        finding = Finding(rule, severity, message, subject or self.label, evidence, fix)
+        finding = Finding(
+            rule,
+            severity,
+            message,
+            subject or self.label,
+            evidence,
+            fix,
+            decides=self.verdict is None and verdict is not None,
+        )
         return replace(self, findings=(*self.findings, finding), verdict=self.verdict or verdict)
+
+    def left_out_unless(self, rule: str) -> Verdict | None:
+        """Return the verdict of a rule of judgement: a comment that accepts it has the last word.
+
+        Only for what the server would build all the same.
+        """
+        return None if any(i.rule == rule for i in self.statement.ignores) else "skip"
 
 
 @dataclass(frozen=True, slots=True)

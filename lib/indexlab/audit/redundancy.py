@@ -48,15 +48,16 @@ def _not_there(beside: Beside, draft: Draft) -> Draft:
     found = min(covers, key=lambda c: (c.how != "duplicate", len(c.keeper.keys), c.keeper.oid))
     keeper = found.keeper
     duplicate = found.how == "duplicate"
+    rule = "duplicate-index" if duplicate else "covered-by-existing"
     return draft.found(
-        "duplicate-index" if duplicate else "covered-by-existing",
+        rule,
         "warning",
         f"{draft.label} is redundant: {keeper.qualified} {found.words}"
         + (_storage_difference(keeper, wanted) if duplicate else ""),
         subject=str(keeper.qualified),
         evidence=index_evidence(keeper),
         fix="leave the statement out",
-        verdict="skip",
+        verdict=draft.left_out_unless(rule),
     )
 
 
@@ -126,8 +127,9 @@ def _not_covered(draft: Draft, built: _Built) -> Draft:
         return draft
     keeper, found = max(keepers, key=lambda item: len(item[0].planned().keys))
     same = found.how == "duplicate"
+    rule = "duplicate-in-plan" if same else "covered-by-planned"
     return draft.found(
-        "duplicate-in-plan" if same else "covered-by-planned",
+        rule,
         "warning",
         f"{draft.label} is redundant: the planned {keeper.label} (line {keeper.statement.line}) "
         f"{found.words}",
@@ -138,7 +140,7 @@ def _not_covered(draft: Draft, built: _Built) -> Draft:
             ("definition", keeper.index.sql),
         ),
         fix="leave the statement out",
-        verdict="skip",
+        verdict=draft.left_out_unless(rule),
     )
 
 
@@ -160,6 +162,8 @@ def _replaces(
     for existing in beside.narrower(wanted):
         found = cover(wanted, existing)
         if found is None or not existing.usable or obstacles(scene.catalog, existing):
+            continue
+        if found.how == "duplicate":  # only a comment has brought it here: both are wanted
             continue
         name = str(existing.qualified)
         against = cautions(scene.catalog, existing, [*staying, *planned[wanted.table]])

@@ -108,7 +108,9 @@ def _near_table(facts: Facts, draft: Draft, written: RelationName) -> Draft:
     if best is not None and best.rank < 3 and len(meant) == 1:
         return _fixed_table(draft, meant[0], finding)
     return replace(
-        draft, findings=(*draft.findings, finding), verdict="ask" if ranked else "refuse"
+        draft,
+        findings=(*draft.findings, replace(finding, decides=True)),
+        verdict="ask" if ranked else "refuse",
     )
 
 

@@ -99,7 +99,7 @@ def _asked(
 ) -> tuple[Expression, ...]:
     """Have the server plan the expressions as output columns: it parses and prints, runs nothing."""
     texts = tuple(written)
-    if not texts:
+    if not texts or not relation.readable:  # an owner may index what it may not select
         return ()
     parts = {
         "table": compose.Identifier(relation.schema, relation.name),
