@@ -11,7 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import postgast
+from google.protobuf.descriptor_pb2 import FileDescriptorProto  # type: ignore[import-untyped]
+from google.protobuf.descriptor_pool import DescriptorPool  # type: ignore[import-untyped]
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from google.protobuf.message_factory import GetMessageClass  # type: ignore[import-untyped]
 from postgast.pg_query_pb2 import (
     C_COMMENT,
     SQL_COMMENT,
@@ -296,10 +299,16 @@ def deparse_expression(expression: Node) -> str:
     Raises:
         InputError: what the library writes would not be read back as the same tree.
     """
-    holder = postgast.parse("SELECT 1")
+    holder = ParseResult()
+    holder.CopyFrom(_select_one())
     target = holder.stmts[0].stmt.select_stmt.target_list[0].res_target
     target.val.CopyFrom(expression)
     return _written(holder, "SELECT ")
+
+
+@lru_cache(maxsize=1)
+def _select_one() -> ParseResult:
+    return postgast.parse("SELECT 1")
 
 
 def _written(tree: ParseResult, prefix: str = "") -> str:
@@ -318,17 +327,27 @@ def _written(tree: ParseResult, prefix: str = "") -> str:
     return text.removeprefix(prefix)
 
 
-def _without_positions(tree: ParseResult) -> list[Node]:
-    nodes = []
-    for statement in tree.stmts:
-        node = Node()
-        node.CopyFrom(statement.stmt)
-        for _, message in postgast.walk(node):
-            for name in POSITIONS:
-                if name in message.DESCRIPTOR.fields_by_name:
-                    message.ClearField(name)
-        nodes.append(node)
-    return nodes
+def _without_positions(tree: ParseResult) -> list[Any]:
+    bare = _grammar_without_positions().FromString(tree.SerializeToString())
+    bare.DiscardUnknownFields()
+    return [statement.stmt for statement in bare.stmts]
+
+
+@lru_cache(maxsize=1)
+def _grammar_without_positions() -> Any:
+    """Make ParseResult once more without the fields of positions, which are then left out in C.
+
+    To walk a tree in Python and clear them takes longer than all else that is done with it.
+    """
+    file = FileDescriptorProto()
+    ParseResult.DESCRIPTOR.file.CopyToProto(file)
+    for message in file.message_type:
+        kept = [item for item in message.field if item.name not in POSITIONS]
+        del message.field[:]
+        message.field.extend(kept)
+    pool = DescriptorPool()
+    pool.Add(file)
+    return GetMessageClass(pool.FindMessageTypeByName(ParseResult.DESCRIPTOR.full_name))
 
 
 @lru_cache(maxsize=65536)

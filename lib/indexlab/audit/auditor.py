@@ -58,12 +58,17 @@ def read(
     """
     catalog = catalogs.read(conn, plan)
     facts = Facts(catalog, _words(workload), resolutions=resolutions(resolve))
-    drafts = [creates.resolve(facts, item, 0) for item in plan.creates]
+    drafts = _resolved(facts, plan)
     _all_answered(facts, plan, drafts)
     corrected = IndexPlan(tuple(revised(d.statement, d.index) for d in drafts if d.corrected))
     catalog = catalogs.with_expressions(conn, catalog, corrected)
     facts = replace(facts, catalog=catalog)
-    drafts = [creates.resolve(facts, item, 0) for item in plan.creates]
+    drafts = [
+        creates.resolve(facts, draft.statement, draft.place)
+        if creates.depends_on_expressions(draft)
+        else draft
+        for draft in drafts
+    ]
     catalog = replace(
         catalog,
         statistics=statistics.read(conn, catalog, _tables(drafts)),
@@ -75,7 +80,8 @@ def read(
         duplicates.count(conn, catalog, drafts, builds),
         rows.read(conn, drafts, builds),
     )
-    return catalog, audit(catalog, plan, workload, resolve=resolve, answers=answers)
+    facts = replace(facts, catalog=catalog, answers=answers)
+    return catalog, _judged(facts, plan, workload, drafts)
 
 
 def audit(
@@ -99,12 +105,25 @@ def audit(
         InputError: a resolution answers nothing, or names what does not exist.
     """
     facts = Facts(catalog, _words(workload), answers or Answers(), resolutions(resolve))
-    drafts = [
+    return _judged(facts, plan, workload, _resolved(facts, plan))
+
+
+def _resolved(facts: Facts, plan: IndexPlan) -> list[Draft]:
+    """Put each statement through the rules that need no answers."""
+    return [
         creates.resolve(facts, statement, place)
         for place, statement in enumerate(plan.statements)
         if isinstance(statement, CreateIndex)
     ]
-    dropping = _dropping(facts, plan)
+
+
+def _judged(
+    facts: Facts, plan: IndexPlan, workload: Workload | None, resolved: Iterable[Draft]
+) -> Audit:
+    """Judge every statement with what a server answered, then all of them together."""
+    catalog = facts.catalog
+    drafts = [creates.conclude(facts, draft) for draft in resolved]
+    dropping = _dropping(facts, plan, drafts)
     _all_answered(facts, plan, drafts)
     dropped = tuple(entry for drop in dropping for entry in drop.dropped)
     scene = Scene(catalog, dropped)
@@ -142,13 +161,14 @@ def _tables(drafts: Iterable[Draft]) -> set[int]:
     return {d.relation.oid for d in drafts if d.verdict is None and d.relation is not None}
 
 
-def _dropping(facts: Facts, plan: IndexPlan) -> list[Drop]:
+def _dropping(facts: Facts, plan: IndexPlan, drafts: Iterable[Draft]) -> list[Drop]:
     """Find what the plan drops; not what it creates itself above."""
+    names = {draft.place: draft.index.name or "" for draft in drafts}
     planned: set[str] = set()
     found: list[Drop] = []
     for place, statement in enumerate(plan.statements):
         if isinstance(statement, CreateIndex):
-            planned.add(statement.index.name or "")
+            planned.add(names[place])
         elif isinstance(statement, DropIndex):
             found += drops.resolve(facts.catalog, statement, place, planned, facts.resolutions)
     return found
@@ -159,13 +179,13 @@ def _all_answered(facts: Facts, plan: IndexPlan, drafts: list[Draft]) -> None:
     if not facts.resolutions:
         return
     without = replace(facts, resolutions=())
-    asked = [creates.resolve(without, item, 0) for item in plan.creates]
-    answered: tuple[Draft | Drop, ...] = (*drafts, *_dropping(facts, plan))
+    asked = _resolved(without, plan)
+    answered: tuple[Draft | Drop, ...] = (*drafts, *_dropping(facts, plan, drafts))
     check(
         facts.resolutions,
         (
             f
-            for items in (asked, _dropping(without, plan), answered)
+            for items in (asked, _dropping(without, plan, asked), answered)
             for item in items
             for f in item.findings
         ),
@@ -220,12 +240,13 @@ def _revision(draft: Draft) -> CreateIndex:
 
 def _revised(plan: IndexPlan, statements: tuple[StatementAudit, ...]) -> Iterator[PlanStatement]:
     """Return the statements to run, each comment behind its index."""
+    comments = plan.comments
     for item in statements:
         if item.revised is None:
             continue
         yield item.revised
         if isinstance(item.revised, CreateIndex):
-            yield from (_comment(item.revised, c) for c in plan.comments if _is_on(c, item))
+            yield from (_comment(item.revised, c) for c in comments if _is_on(c, item))
 
 
 def _is_on(comment: CommentOnIndex, item: StatementAudit) -> bool:

@@ -44,7 +44,9 @@ def with_expressions(conn: psycopg.Connection[Any], catalog: Catalog, plan: Inde
     by_oid = {index.oid: index for index in existing}
     return replace(
         catalog,
-        indexes=tuple(by_oid.get(index.oid, index) for index in catalog.indexes),
+        indexes=tuple(by_oid.get(index.oid, index) for index in catalog.indexes)
+        if by_oid
+        else catalog.indexes,
         expressions=tuple(asked.values()),
     )
 
