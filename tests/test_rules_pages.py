@@ -78,7 +78,13 @@ def _calls(*names: str) -> Iterator[ast.Call]:
                 yield node
 
 
-JUDGEMENT = {"duplicate-index", "covered-by-existing", "duplicate-in-plan", "covered-by-planned"}
+JUDGEMENT = {
+    "duplicate-index",
+    "covered-by-existing",
+    "duplicate-in-plan",
+    "covered-by-planned",
+    "unused-by-workload",
+}
 BOTH = {"being-built", "same-backwards", "unfinished-index", "duplicate-index"}
 """Rules on statements and on existing indexes alike."""
 

@@ -70,6 +70,20 @@ _resolve = click.option(
     callback=lambda _context, _option, answers: ",".join(answers),
     help="What a name of the plan means, e.g. event_date=date or booking=core.bookings.",
 )
+_planning = _options(
+    click.option(
+        "--what-if",
+        type=click.Choice(["sandbox", "hypopg", "off"]),
+        default="sandbox",
+        help="Who says what the plan would do to the workload: an empty copy of the target with "
+        "its statistics, HypoPG on the target, or nobody.",
+    ),
+    click.option(
+        "--keep-sandbox",
+        is_flag=True,
+        help="Leave the sandbox where it is; it holds sampled values of the data.",
+    ),
+)
 _auditing = _options(
     click.option(
         "--format",
@@ -146,6 +160,7 @@ def cli() -> None:
 @cli.command()
 @_sources
 @_resolve
+@_planning
 @_auditing
 def audit(form: str, verbose: bool, fail_on: str, **given: Any) -> int:
     """Judge every planned statement against the live database; reads only.
@@ -215,6 +230,7 @@ def benchmark(**given: Any) -> int:
 @cli.command()
 @_inputs
 @_resolve
+@_planning
 @_execute
 def apply(**given: Any) -> int:
     """Build what the audit calls for, without blocking writers; a dry run without --execute."""
@@ -228,6 +244,7 @@ def apply(**given: Any) -> int:
 @cli.command()
 @_inputs
 @_resolve
+@_planning
 @_measuring
 @_execute
 def run(**given: Any) -> int:
@@ -242,6 +259,7 @@ def run(**given: Any) -> int:
 @click.option("--rows", type=int, default=None, help="Bookings to load; 1,000,000 by default.")
 @click.option("--out", default="", metavar="DIR", help="The run directory; new under reports/.")
 @_format
+@_planning
 @_measuring
 def demo(rows: int | None, **given: Any) -> int:
     """Run the whole story on the bookings demo: embedded server, ten planned indexes."""

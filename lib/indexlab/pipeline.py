@@ -41,6 +41,8 @@ class Options:
     resolve: str = ""
     export: str = ""
     export_to: str = ""
+    what_if: str = "sandbox"
+    keep_sandbox: bool = False
 
 
 @dataclass(slots=True)
@@ -68,8 +70,12 @@ class Pipeline:
             "audit",
             self.options.out,
             lambda lab: lab.export(lab.audit(), tool, to),
-            {"export": tool, "export_to": to},
+            {"export": tool, "export_to": to, **self._asking()},
         )
+
+    def _asking(self) -> dict[str, Any]:
+        """Who says what the plan would do: for the stages whose verdicts rest on it."""
+        return {"what_if": self.options.what_if, "keep_sandbox": self.options.keep_sandbox}
 
     def apply(self) -> Json:
         """Apply the revised plan; a dry run unless the options say execute."""
@@ -78,7 +84,7 @@ class Pipeline:
             "apply",
             self.options.out,
             lambda lab: lab.require_complete(lab.apply(execute=execute)),
-            {"execute": execute},
+            {"execute": execute, **self._asking()},
         )
 
     def benchmark(
@@ -108,7 +114,7 @@ class Pipeline:
         benchmark.
         """
         out = self.options.out
-        measures = bool(self._inputs.workload.queries)
+        measures = bool(self._inputs.workload.executable)
         summary = _Summary(self.options, self._spec())
         with summary.kept(Run(out)):
             with summary.stage("audit"):
@@ -178,6 +184,8 @@ class Pipeline:
             options.target,
             **inputs,
             disposable=options.disposable,
+            what_if=options.what_if,
+            keep_sandbox=options.keep_sandbox,
             tell=self.tell,
         ) as lab:
             verb(lab)

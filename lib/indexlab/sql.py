@@ -15,7 +15,14 @@ from google.protobuf.descriptor_pb2 import FileDescriptorProto  # type: ignore[i
 from google.protobuf.descriptor_pool import DescriptorPool  # type: ignore[import-untyped]
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from google.protobuf.message_factory import GetMessageClass  # type: ignore[import-untyped]
-from postgast.pg_query_pb2 import C_COMMENT, SQL_COMMENT, Node, ParseResult, ScanToken
+from postgast.pg_query_pb2 import (
+    C_COMMENT,
+    SQL_COMMENT,
+    Node,
+    ObjectType,
+    ParseResult,
+    ScanToken,
+)
 
 from indexlab.errors import InputError
 
@@ -254,15 +261,36 @@ def nodes(tree: Any, *kinds: str) -> Iterator[Any]:
     return (node for _, node in postgast.walk(tree) if node.DESCRIPTOR.name in kinds)
 
 
-def deparse(node: Node) -> str:
+def split(text: str) -> tuple[str, ...]:
+    """Split a text into its statements by the scanner alone, which reads any version's SQL."""
+    return tuple(postgast.split(text))
+
+
+def copied(node: Node) -> Node:
+    """Copy a parse tree, to change the copy."""
+    copy = Node()
+    copy.CopyFrom(node)
+    return copy
+
+
+def object_word(number: int) -> str:
+    """Name a kind of object, such as `collation`, by its number in the grammar."""
+    return str(ObjectType.Name(number)).removeprefix("OBJECT_").lower().replace("_", " ")
+
+
+def deparse(node: Node, *, verified: bool = True) -> str:
     """Write one statement's parse tree as SQL, identifiers quoted where they must be.
+
+    Args:
+        node: a statement.
+        verified: read it back and compare; without, an expression may come out as another one.
 
     Raises:
         InputError: what the library writes would not be read back as the same tree.
     """
     result = ParseResult()
     result.stmts.add().stmt.CopyFrom(node)
-    return _written(result)
+    return _written(result) if verified else str(postgast.deparse(result))
 
 
 def deparse_expression(expression: Node) -> str:
@@ -345,12 +373,13 @@ def bind_names(text: str, source: str | Path, first_line: int) -> tuple[str, tup
     """Replace `:name` placeholders by `$1`, `$2`, ...
 
     Quoted text, comments, casts (`::`) and `:=` are left alone: PostgreSQL's own scanner decides.
+    A text with numbered placeholders of its own, as pg_stat_statements shows it, stays as it is.
 
     Returns:
         The text with numbered placeholders, and the names in order of number.
 
     Raises:
-        InputError: the scanner does not accept the text, or it has a numbered placeholder already.
+        InputError: the scanner does not accept the text, or it has placeholders of both kinds.
     """
     _check_text(text, source, first_line)
     try:
@@ -361,15 +390,11 @@ def bind_names(text: str, source: str | Path, first_line: int) -> tuple[str, tup
     names: list[str] = []
     pieces: list[bytes] = []
     done = 0
+    numbered: ScanToken | None = None
     for colon, word in zip(tokens, [*tokens[1:], tokens[-1]] if tokens else [], strict=True):
         spelled = data[colon.start : colon.end]
         if spelled.startswith(b"$") and spelled[1:].isdigit():
-            line = first_line + data[: colon.start].count(b"\n")
-            raise InputError(
-                f"placeholder {spelled.decode()!r}: write it as :name with a sampler",
-                source=source,
-                line=line,
-            )
+            numbered = numbered or colon
         name = data[word.start : word.end].decode()
         if spelled != b":" or word.start != colon.end or not name.isidentifier():
             continue
@@ -377,4 +402,11 @@ def bind_names(text: str, source: str | Path, first_line: int) -> tuple[str, tup
             names.append(name)
         pieces += [data[done : colon.start], f"${names.index(name) + 1}".encode()]
         done = word.end
+    if numbered is not None and names:
+        raise InputError(
+            f"placeholder {data[numbered.start : numbered.end].decode()!r} beside "
+            f":{names[0]}: write all as :name with a sampler, or none",
+            source=source,
+            line=first_line + data[: numbered.start].count(b"\n"),
+        )
     return b"".join([*pieces, data[done:]]).decode(), tuple(names)

@@ -19,6 +19,7 @@ from indexlab.audit.resolutions import check, resolutions
 from indexlab.audit.suppression import suppress
 from indexlab.audit.verdicts import KEPT, Audit, StatementAudit, Verdict
 from indexlab.catalog import Catalog, activity, statistics
+from indexlab.errors import InputError
 from indexlab.plan import (
     CommentOnIndex,
     CreateIndex,
@@ -140,6 +141,19 @@ def _judged(
         server=catalog.server,
         source=plan.source,
     )
+
+
+def corrected(catalog: Catalog, statement: CreateIndex) -> CreateIndex:
+    """Return a planned index with the names that the target has for what it means; pure.
+
+    Raises:
+        InputError: the target cannot have it; the message says why.
+    """
+    draft = creates.resolve(Facts(catalog, frozenset()), statement, 0)
+    if draft.verdict is not None:
+        reason = "; ".join(f.message for f in draft.findings if f.severity == "error")
+        raise InputError(reason or f"{draft.label} cannot be built", source="<index>")
+    return _revision(draft)
 
 
 def _tables(drafts: Iterable[Draft]) -> set[int]:

@@ -9,6 +9,8 @@ from indexlab.audit.verdicts import KEPT, Finding, StatementAudit
 from indexlab.plan import Ignore
 
 UNUSED = "unused-ignore"
+JUDGED_LATER = ("unused-by-workload", "query-cost-rises", "not-simulated")
+"""What is found only where the workload is planned, too: whether it is there is not known here."""
 
 
 def suppress(statements: tuple[StatementAudit, ...]) -> tuple[StatementAudit, ...]:
@@ -46,7 +48,7 @@ def _unused(statements: tuple[StatementAudit, ...]) -> set[Ignore]:
     """
     used: set[Ignore] = set()
     for item in statements:
-        rules = {UNUSED, *(finding.rule for finding in item.findings)}
+        rules = {UNUSED, *JUDGED_LATER, *(finding.rule for finding in item.findings)}
         given_up = item.verdict in ("ask", "refuse")
         used.update(i for i in item.statement.ignores if given_up or i.rule in rules)
     return {i for item in statements for i in item.statement.ignores} - used

@@ -12,13 +12,13 @@ from dataclasses import dataclass, replace
 from indexlab import sql, units
 from indexlab.audit import uses
 from indexlab.audit.drafts import Draft, Drafts, Scene
-from indexlab.audit.sizes import PAGE, SizeEstimate, estimate
 from indexlab.audit.uses import Asked, Update
 from indexlab.audit.verdicts import Finding
 from indexlab.catalog import Catalog, Column, Index, Relation
 from indexlab.catalog.statistics import ColumnStatistics
 from indexlab.errors import InputError
 from indexlab.plan import IndexDef
+from indexlab.sizes import PAGE, SizeEstimate, estimate
 from indexlab.workload import Workload
 
 LARGE_PART = 0.10

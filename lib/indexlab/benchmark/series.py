@@ -91,8 +91,8 @@ class Measurement:
     label: str
     series: tuple[Series, ...]
     skipped: tuple[str, ...]
-    """Names of the writes that were not run because the target is not disposable, or for want
-    of values."""
+    """Names of the queries that were not run: writes, as the target is not disposable, and what
+    has no values."""
     server: Server
     settings: tuple[tuple[str, str], ...]
     """Settings that plans and latencies depend on, sorted by name."""
@@ -153,7 +153,11 @@ class Measurement:
         note = display.escape(
             f"{self.server}, {self.started}, {units.duration(self.seconds)}; an empty statement "
             f"takes {units.ms(self.overhead_ms)}"
-            + (f"; writes not run: {', '.join(self.skipped)}" if self.skipped else "")
+            + (
+                f"; not run, as writes or for want of values: {', '.join(self.skipped)}"
+                if self.skipped
+                else ""
+            )
         )
         columns = ("query", "kind", *numeric, "plan")
         table = display.table(columns, rows, caption=f"latency{named}", numeric=numeric)

@@ -231,7 +231,7 @@ def measure(
     Args:
         target: where the queries run.
         sampled: the queries with their values, from `workload.sample`. A write without values (its
-            baseline has not run it) is skipped.
+            baseline has not run it) is skipped, and so is a query of normalized text.
         label: what reports call this measurement, such as `before`.
         rounds: how many; 0 lets the budget decide. A query gets three samples in any case.
         budget: seconds for steps 3 and 4 over all queries. It is exceeded where slow queries
@@ -252,7 +252,7 @@ def measure(
     skipped = tuple(
         one.query.name
         for one in sampled
-        if one.query.kind == "write" and not (disposable and one.values)
+        if one.query.generic or (one.query.kind == "write" and not (disposable and one.values))
     )
     with ExitStack() as stack:
         reading = stack.enter_context(_connection(target, statement_timeout, read_only=True))
@@ -312,7 +312,7 @@ def _check_arguments(
             f"statement timeout {statement_timeout!r} is not a number of seconds from 0.001 to 500,000"
         )
     for one in sampled:
-        if not one.values and one.query.kind == "read":
+        if not one.values and one.query.kind == "read" and not one.query.generic:
             raise InputError(
                 f"query {one.query.name!r} has no values to run with",
                 source=source,
