@@ -156,3 +156,44 @@ def test_without_statistics_types_give_the_widths(conn: psycopg.Connection):
     assert estimated.rough
     assert "no statistics of id" in estimated.basis
     assert 0.5 < estimated.bytes / index.bytes < 2
+
+
+ODD = {
+    "empty": "",
+    "one row": "INSERT INTO strange VALUES (1, 'a', NULL, '{1}')",
+    "only NULL": "INSERT INTO strange SELECT NULL FROM generate_series(1, 5000)",
+    "one value": "INSERT INTO strange SELECT 1, 'a', 2, '{1,2}' FROM generate_series(1, 5000)",
+}
+METHODS = {
+    "btree": "(id, word, amount)",
+    "hash": "(word)",
+    "brin": "(id, word, amount)",
+    "gin": "(list)",
+    "gist": "(point(id, id))",
+    "spgist": "(word)",
+}
+
+
+@pytest.mark.parametrize("analyze", [True, False], ids=["analyzed", "never analyzed"])
+@pytest.mark.parametrize("rows", ODD)
+def test_odd_tables_are_estimated_to_a_few_pages(
+    conn: psycopg.Connection, rows: str, analyze: bool
+):
+    conn.execute("DROP TABLE IF EXISTS strange")
+    conn.execute(
+        'CREATE TABLE strange (id int, word text COLLATE "C", amount numeric, list int[])'
+        " WITH (autovacuum_enabled = off)"
+    )
+    conn.execute(ODD[rows].encode())
+    if analyze:
+        conn.execute("ANALYZE strange")
+    read = known(conn, "strange")
+    for method, keys in METHODS.items():
+        conn.execute(f"CREATE INDEX strange_{method} ON strange USING {method} {keys}")
+    indexes = [i for i in known(conn, "strange").indexes if i.name.startswith("strange_")]
+    for index in indexes:
+        estimated = estimate(read, replace(index, oid=0))
+        assert estimated.pages >= 1
+        if analyze and index.method in ("btree", "hash", "brin"):
+            assert abs(estimated.pages - index.bytes // 8192) <= 1, index.name
+    conn.execute("DROP TABLE strange")

@@ -11,7 +11,7 @@ import statistics
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psycopg
@@ -64,7 +64,7 @@ class Foretold:
     """Seconds of each EXPLAIN beyond its planning time."""
 
 
-def explained(conn: psycopg.Connection, names: dict[str, str] | None = None) -> Iterator[Explain]:
+def explained(conn: psycopg.Connection) -> Iterator[Explain]:
     for query in QUERIES.queries:
         yield explain.run(conn, query.statement, (), analyze=False)
 
@@ -292,8 +292,6 @@ def test_sizes_of_the_bookings_plan(bookings: psycopg.Connection) -> None:
     tables = [table.oid for table in read.relations if table.kind == "table"]
     known = planner_statistics.read(bookings, read, tables)
     read = catalog.with_expressions(bookings, read, bookings_plan())
-    from dataclasses import replace
-
     read = replace(read, statistics=known)
     found = []
     print("\n| index | pages | model |\n|---|---|---|")
@@ -315,9 +313,7 @@ def test_sizes_of_the_bookings_plan(bookings: psycopg.Connection) -> None:
 
 
 def say(what: str, seconds: float, limit: float) -> None:
-    print(
-        f"\n| {what} | {units.duration(seconds)} | {units.duration(limit)} | {seconds / limit:.0%} |"
-    )
+    print(f"\n| {what} | {seconds * 1e3:,.2f} ms | {limit * 1e3:,.1f} ms | {seconds / limit:.0%} |")
     assert seconds <= limit, f"{what} took {units.duration(seconds)}"
 
 

@@ -98,7 +98,7 @@ def estimate(catalog: Catalog, index: Index) -> SizeEstimate:
         )
     rough = bool(content.unknown) or content.bound or content.table.rows < 0
     if index.method != "btree":
-        size, known = methods.pages(catalog, _for_methods(catalog, content))
+        size, known = methods.pages(catalog, _for_methods(content))
         basis += [] if known else [f"a rough model of {index.method}"]
         return SizeEstimate(size * PAGE, "; ".join(basis), rough or not known)
     groups, least = _groups(catalog, content)
@@ -138,15 +138,16 @@ def height(catalog: Catalog, index: Index, pages: int) -> int:
     return btree.height(pages, tree.pivot)
 
 
-def _for_methods(catalog: Catalog, content: _Content) -> methods.Content:
-    hashed = content.index.method == "hash"
+def _for_methods(content: _Content) -> methods.Content:
+    first = content.values[0]
+    known = first.keys if first.keys is not None else (Keys(content.sample.rows, 1.0),)
     return methods.Content(
         content.index,
         (*content.values, *content.included),
         content.entries,
         content.sample.rows,
         content.sample.pages,
-        _groups(catalog, content)[0] if hashed else (),
+        tuple(met(keys, content.share) for keys in known),
     )
 
 
@@ -253,7 +254,7 @@ def _groups(catalog: Catalog, content: _Content) -> tuple[tuple[Keys, ...], floa
         return (), None
     index, values = content.index, content.values
     unique = (Keys(entries, 1.0, steady=True),)
-    if _is_unique(catalog, index) or any(value.keys is None for value in values):
+    if _is_unique(catalog, content) or any(value.keys is None for value in values):
         return unique, None
     if len(values) == 1:
         return _scaled(_independent(content, 1), entries), None
@@ -270,11 +271,12 @@ def _groups(catalog: Catalog, content: _Content) -> tuple[tuple[Keys, ...], floa
     return _scaled(_independent(content, len(values)), entries), min(max(1.0, least), entries)
 
 
-def _is_unique(catalog: Catalog, index: Index) -> bool:
-    """Tell whether no key can be there twice, NULLs aside."""
-    if index.unique:
+def _is_unique(catalog: Catalog, content: _Content) -> bool:
+    """Tell whether no key can be there twice; NULLs can, in a unique index, too."""
+    index = content.index
+    if index.unique and (index.nulls_not_distinct or not any(v.nulls for v in content.values)):
         return True
-    own = {key.column for key in index.keys}
+    own = {value.number for value in content.values if value.number and not value.nulls}
     return any(
         other.unique and other.predicate is None and own >= {key.column for key in other.keys}
         for other in catalog.indexes_of(index.table)
@@ -291,7 +293,7 @@ def _independent(content: _Content, number: int) -> tuple[Keys, ...]:
         columns.append((*keys, *_null(value, rows)))
     if number == 1:
         return tuple(met(keys, content.share) for keys in columns[0])
-    found = combined(columns, rows)
+    found = combined(columns, max(rows, 1.0))
     return tuple(met(keys, content.share) for keys in found)
 
 

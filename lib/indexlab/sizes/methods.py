@@ -57,7 +57,7 @@ class Content:
     """Rows of the table."""
     table_pages: float
     groups: tuple[Keys, ...]
-    """Its different keys, where they are known."""
+    """The different values of its first key; NULL, which a hash index leaves out, is none."""
 
 
 def pages(catalog: Catalog, content: Content) -> tuple[int, bool]:
@@ -103,7 +103,7 @@ def _hash(content: Content) -> int:
         buckets = next(n for n in range(buckets // 2, buckets + 1, quarter) if n >= needed)
     overflowing = 0.0
     light_rows = light_squares = 0.0
-    for keys in content.groups or (Keys(content.entries, 1.0),):
+    for keys in content.groups:
         if keys.rows > HASH_PER_PAGE:  # it fills a bucket of its own, and more
             overflowing += keys.number * (math.ceil(keys.rows / HASH_PER_PAGE) - 1)
         else:
