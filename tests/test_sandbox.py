@@ -9,8 +9,10 @@ import psycopg
 import pytest
 
 from indexlab import catalog, explain, plan, target, workload
+from indexlab.embedded import Server
 from indexlab.explain import Explain
-from indexlab.sandbox import Sandbox, open_sandbox
+from indexlab.sandbox import Sandbox, databases, open_sandbox, pages
+from indexlab.sandbox.files import Files
 from indexlab.sql import RelationName
 from indexlab.target import Target
 
@@ -67,6 +69,13 @@ CREATE INDEX booking_customer ON core.booking (customer_id, day);
 CREATE INDEX customer_name ON core.customer (name);
 CREATE INDEX booking_open ON core.booking (day) WHERE status = 'open';
 """
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster() -> Iterator[Server]:
+    """The sandboxes' server, kept from test to test."""
+    with databases.cluster() as server:
+        yield server
 
 
 @contextmanager
@@ -282,3 +291,36 @@ def test_existing_indexes_of_any_method_cost_the_same(database: Target, index: s
     assert there.indexes == ("doc_idx",)
     assert here.shape == there.shape
     assert near(here.root.total_cost, there.root.total_cost, 0.25), f"{here.text()}\n{there.text()}"
+
+
+# The pages that tell of a height
+
+
+@pytest.mark.parametrize("height", [0, 1, 2, 5])
+def test_a_planted_btree_is_sound_and_empty(database: Target, embedded_server: Server, height: int):
+    files = Files.of(embedded_server)
+    with target.connect(database) as conn:
+        conn.execute(
+            """
+            CREATE EXTENSION pageinspect; CREATE EXTENSION amcheck; CREATE EXTENSION pg_buffercache;
+            CREATE TABLE t (a int); CREATE INDEX t_a ON t (a);
+            """
+        )
+        conn.execute("SELECT pg_buffercache_evict_relation('t_a')")
+        (path,) = conn.execute("SELECT pg_relation_filepath('t_a')").fetchone()
+        files.put(path, pages.btree(files.first(path), height))
+    with target.connect(database) as conn:
+        told = conn.execute("SELECT root, level, fastroot, fastlevel FROM bt_metap('t_a')")
+        assert told.fetchone() == (1, height, 1, height)
+        conn.execute("SELECT bt_index_parent_check('t_a', true, true)")
+        conn.execute("SET enable_seqscan = off")
+        assert conn.execute("SELECT count(*) FROM t WHERE a > 5").fetchone() == (0,)
+        conn.execute("INSERT INTO t SELECT generate_series(1, 2000)")
+        assert conn.execute("SELECT count(*) FROM t WHERE a > 5").fetchone() == (1995,)
+
+
+def test_pages_of_another_kind_are_not_taken_for_a_btree():
+    with pytest.raises(ValueError, match="not the first page of a btree"):
+        pages.btree(bytes(8192), 1)
+    with pytest.raises(ValueError, match="not the first page of a BRIN"):
+        pages.brin(bytes(8192), 1)

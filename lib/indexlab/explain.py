@@ -275,7 +275,7 @@ def run(
     return parse(row[0])
 
 
-def _options(version: int, *, analyze: bool, generic: bool) -> str:
+def _options(version: int, *, analyze: bool, generic: bool = False) -> str:
     words = ["SETTINGS", "VERBOSE", "FORMAT JSON"]
     if analyze and version >= 130000:
         words.insert(0, "WAL")

@@ -33,7 +33,7 @@ from indexlab.sandbox.differences import Differences
 from indexlab.sandbox.files import Files
 from indexlab.sandbox.loading import load, said, stand_in_collations
 from indexlab.sandbox.original import Original, read_original
-from indexlab.sandbox.planting import Placed, plant, prepare, read_placed, settle
+from indexlab.sandbox.planting import Ground, Placed, plant, read_placed, settle
 from indexlab.sandbox.rewrite import Step, steps
 from indexlab.sandbox.scope import Scope, read_scope
 from indexlab.sandbox.whatif import Hypothetical, Lacking
@@ -63,13 +63,11 @@ SELECT n.nspname,
 LEAVES = """
 SELECT n.nspname,
        c.relname
-  FROM pg_catalog.pg_class AS c
+  FROM pg_catalog.pg_partition_tree(%s) AS t
+  JOIN pg_catalog.pg_class AS c ON c.oid = t.relid
   JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
- WHERE c.oid = %(table)s
-    OR c.oid IN (SELECT t.relid FROM pg_catalog.pg_partition_tree(%(table)s) AS t)
  ORDER BY n.nspname, c.relname
 """
-TABLE = "SELECT pg_catalog.to_regclass(%s)::oid"
 WITH_PARTS = """
 WITH RECURSIVE parts AS (
     SELECT i.indexrelid
@@ -111,7 +109,7 @@ class Sandbox:
     conninfo: str = field(repr=False)
     """Of its database, as the role that owns it."""
     _catalog: Catalog = field(repr=False)
-    _files: Files | None = field(repr=False)
+    _ground: Ground | None = field(repr=False)
     """None where sizes cannot be faked."""
     _admin: psycopg.Connection[Any] = field(repr=False)
     _builder: psycopg.Connection[Any] = field(repr=False)
@@ -132,13 +130,13 @@ class Sandbox:
         if catalog_table is None:
             raise SandboxError(f"there is no table {wanted.table} to make an index on")
         self._refuse_lacking(catalog_table.qualified)
-        table = self._oid(catalog_table.qualified)
+        table = self._table(catalog_table.qualified)
         qualified = wanted.revise(
             table=catalog_table.qualified, concurrently=False, if_not_exists=False
         )
         heaps = self._heaps(table)
         self._build(_without_tablespace(qualified.sql), index.search_path, heaps)
-        row = self._builder.execute(NEWEST, [table]).fetchone()
+        row = self._builder.execute(NEWEST, [table.oid]).fetchone()
         assert row is not None
         schema, name, oid = row
         made = read_placed(self._builder, oid)
@@ -164,11 +162,11 @@ class Sandbox:
     ) -> None:
         """Run CREATE INDEX while the tables look empty; the planner's session is not asked now."""
         restoring.set_path(self._builder, self._catalog.search_path if path is None else path)
-        emptied = [heap for heap in heaps if heap.path] if self._files else []
+        emptied = [heap for heap in heaps if heap.path] if self._ground else []
         try:
             for heap in emptied:
-                assert self._files is not None
-                self._files.empty(heap.path)
+                assert self._ground is not None
+                self._ground.files.empty(heap.path)
             self._builder.execute(statement.encode())
         except psycopg.Error as error:
             if self._builder.closed:
@@ -176,12 +174,8 @@ class Sandbox:
             raise SandboxError(f"the server refuses the index: {said(error)}") from error
         finally:
             for heap in emptied:
-                assert self._files is not None
-                self._files.extend(heap.path, self._pages.get(heap.key, 0))
-            # A build sets these to what it saw.
-            restoring.relation_statistics(
-                self._admin, [self._placed[heap.key].measure for heap in heaps]
-            )
+                assert self._ground is not None
+                self._ground.files.extend(heap.path, self._pages.get(heap.key, 0))
 
     def _plant(
         self,
@@ -191,16 +185,15 @@ class Sandbox:
     ) -> None:
         """Give new indexes their size, their height and their statistics."""
         tables = {heap.key: self._pages.get(heap.key, 0) for heap in heaps}
-        measured = []
+        measured = [heap.measure for heap in heaps]  # the build has set them to what it saw
         for item in made:
             if not item.path:
                 continue
             sized = sizes[item.key]
             size = sized.size
-            if self._files is not None:
+            if self._ground is not None:
                 plant(
-                    self._files,
-                    self._admin,
+                    self._ground,
                     item,
                     pages=size.bytes // PAGE,
                     height=size.height or 0,
@@ -236,18 +229,20 @@ class Sandbox:
         """Read what is known of the columns of a table, from the sandbox."""
         self._catalog = _informed(self._admin, self._catalog, [table])
 
-    def _heaps(self, table: int) -> tuple[Placed, ...]:
+    def _heaps(self, table: Placed) -> tuple[Placed, ...]:
         """The table and all of its partitions."""
-        rows = self._builder.execute(LEAVES, {"table": table}).fetchall()
+        if table.kind != "p":
+            return (table,)
+        rows = self._builder.execute(LEAVES, [table.oid]).fetchall()
         return tuple(self._placed[row] for row in rows if row in self._placed)
 
-    def _oid(self, name: RelationName) -> int:
-        row = self._builder.execute(TABLE, [str(name)]).fetchone()
-        if row is None or row[0] is None:
+    def _table(self, name: RelationName) -> Placed:
+        found = self._placed.get((name.schema or "", name.name))
+        if found is None:
             raise SandboxError(
                 f"table {name} is not in the sandbox: name it in the plan or in the workload"
             )
-        return int(row[0])
+        return found
 
     def hide(self, indexes: Collection[RelationName]) -> None:
         """Keep the planner from exactly these indexes; it sees all others again.
@@ -462,9 +457,9 @@ def _filled(
     rough = Statistics(columns=restoring.widths(admin, catalog, catalog.statistics))
     heights = replace(catalog, statistics=merged(catalog.statistics, rough))
     sized = files.sparse() or files.room(sum(item.measure.bytes for item in known.values()))
-    if sized:
-        prepare(admin)
-        settle(files, admin, heights, known.values())
+    ground = Ground.prepared(files, admin) if sized else None
+    if ground is not None:
+        settle(ground, heights, known.values())
     else:
         differences.note(
             "sizes are not those of the target: the file system of the sandboxes has no sparse "
@@ -482,7 +477,7 @@ def _filled(
         lacking=differences.lacking,
         conninfo=owner,
         _catalog=catalog,
-        _files=files if sized else None,
+        _ground=ground,
         _admin=admin,
         _builder=builder,
         _planner=planner,

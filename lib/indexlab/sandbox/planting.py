@@ -25,7 +25,7 @@ SELECT n.nspname
  WHERE e.extname = 'pg_buffercache'
 """
 EVICT = """
-SELECT {schema}.pg_buffercache_evict_relation(o.oid::regclass)
+SELECT {schema}.pg_buffercache_evict_relation(o.oid::pg_catalog.regclass)
   FROM pg_catalog.unnest(%s::oid[]) AS o (oid)
 """
 PLACED = """
@@ -105,68 +105,66 @@ def read_placed(conn: psycopg.Connection[Any], index: int | None = None) -> tupl
     )
 
 
-def prepare(admin: psycopg.Connection[Any]) -> None:
-    """Make sure that cached pages can be thrown away."""
-    if admin.execute(EXTENSION).fetchone() is None:
-        schema = compose.Identifier(OWN_SCHEMA)
-        admin.execute(compose.SQL(MAKE_SCHEMA).format(schema=schema))
-        admin.execute(compose.SQL(MAKE_EXTENSION).format(schema=schema))
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """Where relations get their looks: the files, and the cache before them."""
+
+    files: Files
+    admin: psycopg.Connection[Any]
+    """A superuser's session on the sandbox; its search_path is empty, and stays so."""
+    schema: str
+    """Where pg_buffercache is."""
+
+    @classmethod
+    def prepared(cls, files: Files, admin: psycopg.Connection[Any]) -> Ground:
+        """Make sure that cached pages can be thrown away."""
+        row = admin.execute(EXTENSION).fetchone()
+        if row is None:
+            schema = compose.Identifier(OWN_SCHEMA)
+            admin.execute(compose.SQL(MAKE_SCHEMA).format(schema=schema))
+            admin.execute(compose.SQL(MAKE_EXTENSION).format(schema=schema))
+        return cls(files, admin, OWN_SCHEMA if row is None else row[0])
+
+    def evict(self, oids: Iterable[int]) -> None:
+        """Write cached pages to the files and forget them, so that files may be changed."""
+        query = compose.SQL(EVICT).format(schema=compose.Identifier(self.schema))
+        self.admin.execute(query, [list(oids)])
 
 
-def evict(admin: psycopg.Connection[Any], oids: Iterable[int]) -> None:
-    """Write cached pages to the files and forget them, so that files may be changed."""
-    row = admin.execute(EXTENSION).fetchone()
-    assert row is not None
-    query = compose.SQL(EVICT).format(schema=compose.Identifier(row[0]))
-    admin.execute(query, [list(oids)])
-
-
-def settle(
-    files: Files, admin: psycopg.Connection[Any], catalog: Catalog, relations: Iterable[Placed]
-) -> None:
+def settle(ground: Ground, catalog: Catalog, relations: Iterable[Placed]) -> None:
     """Give all relations their sizes; nobody else may be at work on the sandbox.
 
     Args:
-        files: of the sandboxes' server.
-        admin: a superuser's session.
+        ground: of the sandbox.
         catalog: the target, with what is known of the widths of columns.
         relations: with the target's measures.
     """
     stored = [item for item in relations if item.path]
     measured = {item.key: item.measure for item in stored}
-    admin.execute("CHECKPOINT")
-    evict(admin, [item.oid for item in stored if item.kind == "i"])
+    ground.admin.execute("CHECKPOINT")
+    ground.evict(item.oid for item in stored if item.kind == "i")
     for item in stored:
         pages = item.measure.pages
         level = 0
-        if item.method == "btree":
+        if item.method == "btree" and pages > 2:  # else the root is a leaf
             index = catalog.index(item.schema, item.name)
             level = 0 if index is None else height_of(catalog, index, pages)
         table = measured.get(item.table)
-        put(files, item, pages, level, 0 if table is None else table.pages)
+        put(ground.files, item, pages, level, 0 if table is None else table.pages)
 
 
-def plant(
-    files: Files,
-    admin: psycopg.Connection[Any],
-    index: Placed,
-    *,
-    pages: int,
-    height: int,
-    table_pages: int,
-) -> None:
+def plant(ground: Ground, index: Placed, *, pages: int, height: int, table_pages: int) -> None:
     """Give one new index its size.
 
     Args:
-        files: of the sandboxes' server.
-        admin: a superuser's session.
+        ground: of the sandbox.
         index: just built.
         pages: of 8 kB, the first one included.
         height: level of a btree's root.
         table_pages: of its table.
     """
-    evict(admin, [index.oid])
-    put(files, index, pages, height, table_pages)
+    ground.evict([index.oid])
+    put(ground.files, index, pages, height, table_pages)
 
 
 def put(files: Files, item: Placed, pages: int, height: int, table_pages: int) -> None:
