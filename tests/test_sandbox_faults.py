@@ -23,7 +23,6 @@ from psycopg import sql
 from indexlab import catalog, embedded, explain, plan, target, workload
 from indexlab.embedded import Server
 from indexlab.embedded.account import choose_account
-from indexlab.embedded.watcher import processes, tag_of
 from indexlab.errors import SandboxError
 from indexlab.sandbox import Sandbox, databases, open_hypopg, open_sandbox
 from indexlab.sandbox.files import Files
@@ -653,24 +652,6 @@ def test_a_sandbox_that_cannot_be_made_leaves_nothing(
         ):
             pass
     assert set(cluster.databases()) == before
-
-
-def test_a_cluster_that_does_not_start_is_made_afresh(monkeypatch: pytest.MonkeyPatch):
-    home = Path(tempfile.mkdtemp(prefix="indexlab-broken-"))
-    monkeypatch.setenv("INDEXLAB_HOME", str(home))
-    with databases.cluster() as first:
-        tag = tag_of(first.data_dir)
-    deadline = time.monotonic() + 60
-    while any(processes(tag)):  # the last user has left
-        assert time.monotonic() < deadline
-    (first.data_dir / "global" / "pg_control").write_bytes(b"spoilt")
-    with databases.cluster() as second:
-        assert tag_of(second.data_dir) != tag
-        assert second.databases() == ("postgres",)
-        tag = tag_of(second.data_dir)
-    while any(processes(tag)):
-        assert time.monotonic() < deadline + 60
-    shutil.rmtree(home)
 
 
 def test_files_are_private(cluster: Server):

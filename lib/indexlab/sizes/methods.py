@@ -15,7 +15,7 @@ PLAIN_PAGE = PAGE - 24 - 16  # header and special space
 HASH_ITEM = 8 + 8 + LINE_POINTER
 HASH_PER_BUCKET = PAGE * 75 // 100 // HASH_ITEM
 HASH_PER_PAGE = PLAIN_PAGE // HASH_ITEM
-HASH_DOUBLING = 1024
+HASH_DOUBLING = 512
 """Below it the number of buckets doubles; above it grows by quarters of that."""
 # brin_page.h, brin_bloom.c, brin_minmax_multi.c
 BRIN_PAGE = PAGE - 24 - 8
@@ -96,11 +96,10 @@ def _hash(content: Content) -> int:
 
     The first page, a bitmap of free pages, and as many buckets as `_hash_init` makes.
     """
-    needed = math.ceil(content.rows / HASH_PER_BUCKET)
-    buckets = 1 << max(1, math.ceil(math.log2(max(needed, 2))))
-    if buckets > HASH_DOUBLING:
-        quarter = buckets // 8
-        buckets = next(n for n in range(buckets // 2, buckets + 1, quarter) if n >= needed)
+    buckets = _buckets(int(content.rows / HASH_PER_BUCKET))
+    stored = sum(keys.number * keys.rows for keys in content.groups)
+    if stored > HASH_PER_BUCKET * buckets:  # it grows by a step, all of which is made room for
+        buckets = _buckets(buckets + 1)
     overflowing = 0.0
     light_rows = light_squares = 0.0
     for keys in content.groups:
@@ -110,10 +109,21 @@ def _hash(content: Content) -> int:
             light_rows += keys.number * keys.rows
             light_squares += keys.number * keys.rows**2
     # Of the others each bucket gets a random number: its variance grows with the rows per key.
-    mean = light_rows / buckets
-    spread = math.sqrt(light_squares / buckets)
-    overflowing += buckets * _overflow(mean, spread)
+    # Those that wait for their other half, until there is a power of two of them, get twice that.
+    slots = 1 << math.ceil(math.log2(buckets))
+    for number, parts in ((2 * buckets - slots, 1), (slots - buckets, 2)):
+        mean, spread = parts * light_rows / slots, math.sqrt(parts * light_squares / slots)
+        overflowing += number * _overflow(mean, spread)
     return 2 + buckets + round(overflowing)
+
+
+def _buckets(needed: int) -> int:
+    """Return the number of buckets that there is room for (`_hash_get_totalbuckets`)."""
+    buckets = 1 << max(1, math.ceil(math.log2(max(needed, 2))))
+    if buckets <= HASH_DOUBLING:
+        return buckets
+    quarter = buckets // 8
+    return next(n for n in range(buckets // 2, buckets + 1, quarter) if n >= needed)
 
 
 def _overflow(mean: float, spread: float) -> float:
