@@ -112,7 +112,8 @@ class Foreseen:
         )
         if relation.kind == "partitioned table":
             undo = drop_sql(wanted.qualified, if_exists=True, concurrently=False)
-            step = replace(step, undo=undo)
+            alone = index.revise(concurrently=False, only=True)
+            step = replace(step, undo=undo, statement=alone.sql)
         self._planned[wanted.name] = wanted.qualified
         step = self._constrained(self._named(step, wanted, relation), wanted, relation)
         step = self._permitted(step, relation)

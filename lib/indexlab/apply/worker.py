@@ -200,7 +200,7 @@ class Worker(Hand):
             for part in todo:
                 if self._tender.stopping:
                     return outcome(step, "failed", attempts=attempts, error="interrupted", **facts)
-                done = self._part(part)
+                done = self._part(part, step)
                 attempts, size = attempts + done.attempts, size + done.bytes
                 if done.outcome not in ("built", "exists"):
                     error = f"{done.index}: {done.error}"
@@ -215,7 +215,7 @@ class Worker(Hand):
         facts |= {"definition": index.definition, "undo": step.undo}
         return outcome(step, "built", attempts=attempts, bytes=size, **facts)
 
-    def _part(self, part: Part) -> Outcome:
+    def _part(self, part: Part, whole: Step) -> Outcome:
         step = part.step
         if part.kind == "leaf":
             done = self._build(step)
@@ -231,7 +231,7 @@ class Worker(Hand):
         if part.kind == "only":
             facts: dict[str, Any] = {"definition": _planned_sql(step), "undo": step.undo}
             done = outcome(step, "built", attempts=1, **facts)
-            if step.name != part.step.name:
+            if step.name != whole.name:
                 self.parts.append(done)
             return done
         done = outcome(step, "exists", attempts=1)
