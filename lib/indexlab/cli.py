@@ -129,6 +129,83 @@ _measuring = _options(
 _execute = click.option(
     "--execute", is_flag=True, help="Change the target; without it this is a dry run."
 )
+_waiting = _options(
+    click.option(
+        "--lock-wait",
+        type=click.FloatRange(min=0),
+        default=None,
+        metavar="SECONDS",
+        help="Longest wait for a table's lock, 5 by default; then it pauses and tries again.",
+    ),
+    click.option(
+        "--max-wait",
+        type=click.FloatRange(min=0),
+        default=None,
+        metavar="SECONDS",
+        help="Longest wait of a step for other sessions in all, an hour by default.",
+    ),
+)
+_applying = _options(
+    _waiting,
+    click.option(
+        "--jobs",
+        type=click.IntRange(min=1),
+        default=None,
+        help="Tables to work on side by side; 1 by default.",
+    ),
+    click.option(
+        "--memory",
+        default=None,
+        metavar="SIZE",
+        help="maintenance_work_mem of all jobs together, e.g. 1GB; the session's by default.",
+    ),
+    click.option(
+        "--max-lag",
+        default=None,
+        metavar="SIZE",
+        help="Begin no build while a standby has more WAL left to replay, e.g. 64MB.",
+    ),
+    click.option(
+        "--min-free",
+        default=None,
+        metavar="SIZE",
+        help="Begin no build while the server's disk has less free, e.g. 10GB.",
+    ),
+    click.option(
+        "--window", default=None, metavar="HH:MM-HH:MM", help="Begin steps in these hours only."
+    ),
+    click.option(
+        "--allow-blocking",
+        is_flag=True,
+        default=None,
+        help="Build without CONCURRENTLY where the table is tiny or nobody else is connected.",
+    ),
+    click.option(
+        "--attach-constraint",
+        is_flag=True,
+        default=None,
+        help="Make constraints of the unique indexes.",
+    ),
+    click.option(
+        "--show-values",
+        is_flag=True,
+        default=None,
+        help="Show the values of duplicates that keep a unique index from being built.",
+    ),
+)
+SETTINGS = (
+    *("lock_wait", "max_wait", "jobs", "memory", "max_lag", "min_free", "window"),
+    *("allow_blocking", "attach_constraint", "show_values"),
+)
+
+
+def _settings(given: dict[str, Any]) -> str:
+    """Take the options of apply out of the others, as words that reach it anywhere."""
+    chosen = {name: value for name in SETTINGS if (value := given.pop(name, None)) is not None}
+    return " ".join(
+        name if value is True else f"{name}={str(value).replace(' ', '')}"
+        for name, value in chosen.items()
+    )
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -211,9 +288,11 @@ def benchmark(**given: Any) -> int:
 
 @cli.command()
 @_inputs
+@_applying
 @_execute
 def apply(**given: Any) -> int:
     """Build what the audit calls for, without blocking writers; a dry run without --execute."""
+    given["settings"] = _settings(given)
     options = _read(given, "apply")
     with _Terminal() as terminal:
         document = _pipeline(options, terminal).apply()
@@ -224,9 +303,11 @@ def apply(**given: Any) -> int:
 @cli.command()
 @_inputs
 @_measuring
+@_applying
 @_execute
 def run(**given: Any) -> int:
     """Audit, benchmark, apply the revised plan, benchmark again; one page over all."""
+    given["settings"] = _settings(given)
     options = _read(given, "run")
     with _Terminal() as terminal:
         document = _pipeline(options, terminal).story()
@@ -253,16 +334,19 @@ def demo(rows: int | None, **given: Any) -> int:
 @cli.command()
 @click.argument("run")
 @click.option("--target", "-t", default=None, help="The database, if it has another address now.")
+@_waiting
 @_execute
 @_format
-def rollback(run: str, target: str | None, execute: bool, form: str) -> int:
+def rollback(run: str, target: str | None, execute: bool, form: str, **given: Any) -> int:
     """Drop what RUN built and restore what it dropped; a dry run without --execute."""
     from dataclasses import asdict
 
     from indexlab import pipeline
 
     with _Terminal() as terminal:
-        applied = pipeline.rollback(run, target=target, execute=execute, tell=terminal.tell)
+        applied = pipeline.rollback(
+            run, target=target, execute=execute, settings=_settings(given), tell=terminal.tell
+        )
     document = {"format": 1, "steps": [asdict(outcome) for outcome in applied.outcomes]}
     click.echo(json.dumps(document) if form == "json" else "\n".join(_steps_lines(document)))
     return 0 if applied.complete else INCOMPLETE

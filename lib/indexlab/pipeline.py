@@ -11,7 +11,7 @@ from typing import Any
 
 from indexlab import lab as labs
 from indexlab import render, units
-from indexlab.apply import Applied
+from indexlab.apply import Applied, Settings
 from indexlab.errors import IndexlabError, InputError
 from indexlab.lab import Inputs, Lab
 from indexlab.plan import IndexPlan
@@ -41,6 +41,8 @@ class Options:
     resolve: str = ""
     export: str = ""
     export_to: str = ""
+    settings: str = ""
+    """How apply behaves, as `Settings.parse` reads it."""
 
 
 @dataclass(slots=True)
@@ -58,6 +60,7 @@ class Pipeline:
             options.target, options.plan, options.workload, options.resolve
         )
         labs.check_export(options.export, options.export_to)
+        Settings.parse(options.settings)
         if options.baseline:
             documents.measurement(Run(Path(options.baseline)))
 
@@ -73,12 +76,12 @@ class Pipeline:
 
     def apply(self) -> Json:
         """Apply the revised plan; a dry run unless the options say execute."""
-        execute = self.options.execute
+        execute, settings = self.options.execute, self.options.settings
         return self._stage(
             "apply",
             self.options.out,
-            lambda lab: lab.require_complete(lab.apply(execute=execute)),
-            {"execute": execute},
+            lambda lab: lab.require_complete(lab.apply(execute=execute, settings=settings)),
+            {"execute": execute, "settings": settings},
         )
 
     def benchmark(
@@ -179,13 +182,16 @@ class Pipeline:
             verb(lab)
 
 
-def rollback(name: str, *, target: str | None, execute: bool, tell: Tell) -> Applied:
+def rollback(
+    name: str, *, target: str | None, execute: bool, settings: str = "", tell: Tell
+) -> Applied:
     """Take back what a run did to its target; a dry run unless `execute`.
 
     Args:
         name: the run's directory, or its name under `reports/`.
         target: as for --target; None takes the run's own.
         execute: whether to change the target.
+        settings: how it behaves, as `Settings.parse` reads it.
         tell: is told what goes on.
 
     Raises:
@@ -194,9 +200,11 @@ def rollback(name: str, *, target: str | None, execute: bool, tell: Tell) -> App
     """
     path = Path(name) if Path(name).exists() else Path("reports") / name
     run = Run(path)
-    if not run.has("apply"):
-        raise InputError(f"{name!r} is not a run that applied anything: it has no apply.json")
-    return labs.roll_back(run, target=target, execute=execute, tell=tell)
+    if not run.has("apply") and not (path / labs.JOURNAL).exists():
+        raise InputError(
+            f"{name!r} is not a run that applied anything: it has no apply.json and no journal"
+        )
+    return labs.roll_back(run, target=target, execute=execute, settings=settings, tell=tell)
 
 
 class _Summary:

@@ -47,6 +47,7 @@ def ordered(steps: tuple[Step, ...], chain: Chain) -> Chain:
         number
         for number in chain
         if steps[number].action == "drop"
+        and not steps[number].brief  # it takes others with it, that are built again behind it
         and not any(steps[other].name == steps[number].name for other in chain if other > number)
     ]
     return (*(number for number in chain if number not in late), *late)
