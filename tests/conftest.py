@@ -156,6 +156,12 @@ def _server_account(place: Path) -> _Runner:
     return _Runner(user="nobody")
 
 
+@pytest.fixture(scope="session")
+def server_account() -> Callable[[Path], _Runner]:
+    """How to run a server's programs for a place, also where the tests are root."""
+    return _server_account
+
+
 def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -42,8 +42,14 @@ RECONNECT_SECONDS = 60.0
 LONGEST_PAUSE = 30.0
 BRIEF_LOCK_SECONDS = 0.05
 """A lock that keeps writers out is waited for no longer: they queue behind who waits for it."""
+READING_WAITS = "the catalog cannot be read: another session has locked a table; tries again"
 BRIEF_PAUSE = 0.2
 BRIEF_LONGEST_PAUSE = 5.0
+
+
+def reading_wait(settings: Settings) -> float:
+    """Return how long a look at the catalog may wait for a table's lock, in seconds."""
+    return max(settings.lock_wait, BRIEF_LOCK_SECONDS)
 
 
 class Hand:
@@ -195,16 +201,24 @@ class Hand:
         Raises:
             TargetError: the server does not come back.
         """
-        deadline = time.monotonic() + RECONNECT_SECONDS
+        began = time.monotonic()
         while True:
             try:
-                with sessions.opened(self._target) as conn:
+                with sessions.opened(self._target, lock_timeout=self._reading_wait) as conn:
                     self._await_lost(conn)
                     return question(conn)
             except (psycopg.OperationalError, psycopg.InterfaceError, TargetError) as error:
-                if time.monotonic() > deadline or self._tender.abandoning:
+                locked = isinstance(error, errors.LockNotAvailable)
+                patience = self._settings.max_wait if locked else RECONNECT_SECONDS
+                if time.monotonic() - began > patience or self._tender.abandoning:
                     raise TargetError(f"the server cannot be asked what stands: {error}") from None
+                if locked:
+                    self._tender.tell(Event("retry", detail=READING_WAITS))
             time.sleep(5 * TICK_SECONDS)
+
+    @property
+    def _reading_wait(self) -> float:
+        return reading_wait(self._settings)
 
     def await_others(self, step: Step) -> str:
         """Wait for sessions that maintain the step's table; return why no longer, if so."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ from indexlab.apply import care, sessions
 from indexlab.apply.blockers import Session
 from indexlab.apply.crew import Crew, Orders
 from indexlab.apply.foreseen import pending, restoring
-from indexlab.apply.hand import read
+from indexlab.apply.hand import READING_WAITS, read, reading_wait
 from indexlab.apply.journal import Journal
 from indexlab.apply.lock import RunnerLock
 from indexlab.apply.outcomes import Applied, Outcome
@@ -25,6 +26,7 @@ from indexlab.apply.statements import comment_sql
 from indexlab.apply.steps import BUILDS, Step, refuse
 from indexlab.apply.tender import Event, Tender
 from indexlab.apply.worker import foretold
+from indexlab.errors import TargetError
 from indexlab.plan import CommentOnIndex, IndexPlan
 from indexlab.target import Target
 
@@ -146,14 +148,8 @@ class _Run:
 
     def carry_out(self, decide: Decide, source: str, *, execute: bool) -> Applied:
         with RunnerLock(self.target, self.settings.runner_wait) as lock:
-            with sessions.opened(self.target) as reader:
-                assert lock.conn is not None
-                sessions.refuse_pooler(reader, lock.conn)
-                if execute:
-                    lock.ensure(self._waits)
-                steps = decide(reader)
-                refuse(steps, source)
-                orders = self._orders(reader, steps)
+            orders = self._decided(lock, decide, source, execute=execute)
+            steps = orders.steps
             if not execute:
                 return Applied(
                     tuple(map(foretold, steps)),
@@ -168,6 +164,29 @@ class _Run:
                 work = pool.submit(crew.work, orders)
                 tender.tend(work)
                 return work.result()
+
+    def _decided(self, lock: RunnerLock, decide: Decide, source: str, *, execute: bool) -> Orders:
+        """Read and decide, again while a lock of another session keeps the catalog from it."""
+        deadline = time.monotonic() + self.settings.max_wait
+        while True:
+            try:
+                with sessions.opened(
+                    self.target, lock_timeout=reading_wait(self.settings)
+                ) as reader:
+                    assert lock.conn is not None
+                    sessions.refuse_pooler(reader, lock.conn)
+                    if execute:
+                        lock.ensure(self._waits)
+                    steps = decide(reader)
+                    refuse(steps, source)
+                    return self._orders(reader, steps)
+            except psycopg.errors.LockNotAvailable:
+                if time.monotonic() > deadline:
+                    raise TargetError(
+                        "another session keeps a table locked, so that the catalog cannot be read: "
+                        "wait for its end and run again"
+                    ) from None
+                self.on_event(Event("retry", detail=READING_WAITS))
 
     def _orders(self, conn: psycopg.Connection[Any], steps: tuple[Step, ...]) -> Orders:
         """Find out what the builds will take, and refuse what has no room; reads only."""

@@ -98,17 +98,20 @@ def settle(conn: psycopg.Connection[Any], settings: dict[str, str]) -> None:
 
 
 @contextmanager
-def opened(target: Target, *, writing: bool = False) -> Iterator[psycopg.Connection[Any]]:
+def opened(
+    target: Target, *, writing: bool = False, lock_timeout: float = 0
+) -> Iterator[psycopg.Connection[Any]]:
     """Open a session with the settings that a run needs; it is idle, never in a transaction.
 
     Args:
         target: from `target.resolve`.
         writing: whether it may write.
+        lock_timeout: seconds, 0 for none; even reading the catalog may wait for a table's lock.
 
     Raises:
         TargetError: no connection, or the settings do not hold until the next statement.
     """
-    settings = wanted_settings(writing=writing)
+    settings = wanted_settings(writing=writing, lock_timeout=lock_timeout)
     with targets.connect(_kept_alive(target), purpose="apply") as conn:
         settle(conn, settings)
         if conn.execute(
