@@ -79,6 +79,7 @@ def test_a_second_run_finds_all_there(scene: Scene) -> None:
     CREATE INDEX patterned ON core.bookings (note text_pattern_ops DESC NULLS LAST) WITH (fillfactor = 80);
     CREATE INDEX collated ON core.bookings (note COLLATE "C");
     CREATE INDEX hashed ON core.bookings USING hash (status);
+    CREATE INDEX texts ON core.bookings ((id::text), (md5(customer_id::text) || 'x'));
     CREATE INDEX ranged ON core.bookings USING brin (date) WITH (pages_per_range = 16);
     CREATE INDEX ON core.bookings (customer_id, (date + 1));
     COMMENT ON INDEX lowered IS 'it''s for the search';

@@ -452,10 +452,11 @@ def test_a_concurrent_alter_table_is_not_queued_behind(scene) -> None:
             other.execute("ALTER TABLE core.bookings ADD COLUMN added int")
         if event.kind == "retry":
             retries.append(event)
-            other.commit()
+            if "lock" in event.detail:
+                other.commit()
 
     assert words(scene.run(TWO, lock_wait=0.3, on_event=told)) == ["built", "built"]
-    assert "the table's lock was not free for 300 ms" in retries[0].detail
+    assert retries[0].waiting_for == ()
     assert scene.indexes() == BOTH
 
 
@@ -602,7 +603,7 @@ def test_a_disk_that_fills_up_leaves_nothing(scene, small_disk: Path) -> None:
         applied = scene.run(f"CREATE INDEX wide ON core.other ({wide}) TABLESPACE {space};")
         assert words(applied) == ["failed"]
         assert "No space left" in applied.outcomes[0].error
-        assert scene.indexes() == {}, applied
+        assert scene.indexes() == {}, applied.outcomes[0].error
         scene.db.execute("INSERT INTO core.other SELECT generate_series(9001, 90000)")
         scene.db.execute("ANALYZE core.other")
         with pytest.raises(TargetError, match="the plan needs about"):

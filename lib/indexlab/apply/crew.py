@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 
 import psycopg
 from psycopg import sql as compose
@@ -132,6 +133,7 @@ class Crew:
             else:
                 if changing and self._journal is not None:
                     self._journal.intend(step, number)
+                    worker.note = partial(self._journal.part, number=number)
                 done = worker.carry_out(step)
         except (psycopg.OperationalError, TargetError) as error:  # the server does not come back
             done = _unknown(step, error)

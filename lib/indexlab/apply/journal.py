@@ -14,6 +14,7 @@ from typing import Any
 from indexlab.apply.outcomes import Outcome
 from indexlab.apply.steps import Step
 from indexlab.errors import IncompleteError, InputError
+from indexlab.plan import CreateIndex
 
 FORMAT = 1
 UNKNOWN = "the run ended before the outcome of this step was known: the catalog decides"
@@ -32,15 +33,7 @@ class Journal:
 
     def intend(self, step: Step, number: int) -> None:
         """Note a step before anything of it is sent."""
-        outcome = Outcome(
-            step.statement,
-            step.index,
-            "failed",
-            error=UNKNOWN,
-            definition=step.definition or (step.statement if step.action == "build" else ""),
-            undo=step.undo,
-            purpose=step.purpose,
-        )
+        outcome = intended(step)
         self._append({"event": "intent", "step": number, "outcome": asdict(outcome)})
 
     def close(self, outcome: Outcome, number: int) -> None:
@@ -74,6 +67,20 @@ class Journal:
             raise IncompleteError(
                 f"cannot write {self.path.as_posix()!r}: {error.strerror}; nothing more is begun"
             ) from None
+
+
+def intended(step: Step) -> Outcome:
+    """Return what is known of a step that has begun: how it would be taken back."""
+    planned = step.planned.index.sql if isinstance(step.planned, CreateIndex) else ""
+    return Outcome(
+        step.statement,
+        step.index,
+        "failed",
+        error=UNKNOWN,
+        definition=planned or step.definition,
+        undo=step.undo,
+        purpose=step.purpose,
+    )
 
 
 def _ends_whole(handle: int) -> bool:

@@ -107,7 +107,9 @@ def _below(
             yield from _below(catalog, step, _Above(part, child, found), taken)
         elif not ready:
             yield Part("leaf", leaf_step(step, part, child))
-        adopted = found.definition if found is not None and ready else ""
+        # What bears the name of a part of ours was left by an earlier run.
+        others = found is not None and found.name != part_name(part, step.name)
+        adopted = found.definition if found is not None and ready and others else ""
         if not attached:
             yield Part("attach", attach_step(step, part, above.name, child), adopted)
 

@@ -44,7 +44,8 @@ def _reverse(foreseen: Foreseen, outcome: Outcome) -> Step | None:
         text = statement.tree.comment or None
         return foreseen.comment(CommentOnIndex(name, text, outcome.undo, 1))
     created = _create(outcome.definition)
-    if outcome.outcome in ("dropped", "exists"):  # what was there is built again, if it is gone
+    undo = sql.parse(outcome.undo, "the outcomes")[0]
+    if undo.kind == "index_stmt":  # what was there is built again, if it is gone or invalid
         return foreseen.create(created)
     name = RelationName(created.index.table.schema, created.index.name or "")
     statement_ = DropIndex((name,), outcome.undo, 1, concurrently=True, if_exists=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -13,6 +14,7 @@ from indexlab.apply import duplicates, partitions, sessions
 from indexlab.apply.failures import passing
 from indexlab.apply.foreseen import restoring
 from indexlab.apply.hand import BRIEF_LOCK_SECONDS, Hand, read
+from indexlab.apply.journal import intended
 from indexlab.apply.outcomes import Outcome
 from indexlab.apply.partitions import Part
 from indexlab.apply.statements import constraint_sql, drop_constraint_sql, drop_sql
@@ -30,6 +32,8 @@ class Worker(Hand):
         super().__init__(*given)
         self.parts: list[Outcome] = []
         """What became of the parts of the step that has ended last."""
+        self.note: Callable[[Outcome], None] = unheard
+        """Is told of a part before it begins."""
 
     def carry_out(self, step: Step) -> Outcome:
         """Bring a step to its outcome."""
@@ -217,6 +221,8 @@ class Worker(Hand):
 
     def _part(self, part: Part, whole: Step) -> Outcome:
         step = part.step
+        if part.kind != "attach":
+            self.note(intended(step))
         if part.kind == "leaf":
             done = self._build(step)
             if done.outcome == "exists":  # left by an earlier run of ours
@@ -300,12 +306,13 @@ class Worker(Hand):
             if failure is None or not self.again(step, failure, attempt, locked_out):
                 break
         error = self.why(step, failure) if failure is not None else "it is still there"
+        undo = "" if index.usable else step.undo
         if not index.usable:
             error += (
                 "; it is invalid now and serves no query: run again to finish the drop, "
                 "or REINDEX INDEX CONCURRENTLY to keep it"
             )
-        return outcome(step, "failed", attempts=attempt, error=error)
+        return outcome(step, "failed", attempts=attempt, error=error, undo=undo)
 
     def _comment(self, step: Step) -> Outcome:
         attempt = locked_out = 0
@@ -318,6 +325,10 @@ class Worker(Hand):
             if not self.again(step, failure, attempt, locked_out):
                 error = self.why(step, failure)
                 return outcome(step, "failed", attempts=attempt, error=error)
+
+
+def unheard(_: Outcome) -> None:
+    """Take note of nothing."""
 
 
 def _todo(conn: psycopg.Connection[Any], step: Step) -> tuple[Part, ...]:
