@@ -201,8 +201,10 @@ class Sampler:
 
 
 @contextlib.contextmanager
-def writers(target: Target, place: Path) -> Iterator[Callable[[], list[tuple[float, float]]]]:
-    """Write at a fixed rate; the yielded function ends it and returns moments and latencies."""
+def writers(
+    target: Target, place: Path, seconds: int
+) -> Iterator[Callable[[], list[tuple[float, float]]]]:
+    """Write at a fixed rate; the yielded function waits for its end and returns moments, latencies."""
     with psycopg.connect(target.conninfo) as conn:
         keys = dict(conn.execute(KEYS).fetchall())
     script = place / "writes.sql"
@@ -215,14 +217,20 @@ def writers(target: Target, place: Path) -> Iterator[Callable[[], list[tuple[flo
         old.unlink()
     command = [embedded.binary("pgbench"), "-n", "-f", script, "-c", "4", "-R", str(RATE)]
     process = subprocess.Popen(
-        [*command, "-T", "600", "--log", f"--log-prefix={place / 'latency'}", target.conninfo],
+        [
+            *command,
+            "-T",
+            str(seconds),
+            "--log",
+            f"--log-prefix={place / 'latency'}",
+            target.conninfo,
+        ],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
 
     def ended() -> list[tuple[float, float]]:
-        process.terminate()
-        process.wait(30)
+        process.wait(seconds + 30)  # it writes its log at the end
         lines = [line.split() for file in place.glob("latency*") for line in file.open()]
         return [
             (int(line[4]) + int(line[5]) / 1e6, int(line[2]) / 1000)
@@ -231,9 +239,6 @@ def writers(target: Target, place: Path) -> Iterator[Callable[[], list[tuple[flo
         ]
 
     try:
-        while not any(place.glob("latency*")):
-            assert process.poll() is None, "pgbench did not start"
-            time.sleep(0.05)
         yield ended
     finally:
         process.kill()
@@ -245,15 +250,16 @@ def p99(latencies: list[float]) -> float:
 
 
 def beside(
-    target: Target, place: Path, work: Callable[[], object]
+    target: Target, place: Path, work: Callable[[], object], seconds: int
 ) -> tuple[list[tuple[float, float]], float]:
     """Return the writers' latencies in ms, by the seconds since a build began, and its length."""
     fresh(target)
-    with writers(target, place) as ended:
+    with writers(target, place, seconds) as ended:
         time.sleep(2)  # the load's own start is not part of the measurement
         began = time.time()
         work()
         over = time.time()
+        assert over - began < seconds - 2, "the load ended before the build"
         found = ended()
     return [(at - began, ms) for at, ms in found if began <= at <= over], over - began
 
@@ -263,11 +269,13 @@ def test_writers_do_not_notice_who_builds(demo: Target, tmp_path: Path) -> None:
     drawn: dict[str, list[tuple[float, float]]] = {}
     pooled: dict[str, list[float]] = defaultdict(list)
     works = {"psql": by_psql(demo, tmp_path), "apply": by_apply(demo, tmp_path)}
+    fresh(demo)
+    seconds = 5 + round(6 * timed(works["psql"]))
     longest, watched, watching = 0.0, 0, 0.0
     for number in range(WRITER_PAIRS):
         for name in ("psql", "apply") if number % 2 else ("apply", "psql"):
             with Sampler(demo) as sampler:
-                found, length = beside(demo, tmp_path, works[name])
+                found, length = beside(demo, tmp_path, works[name], seconds)
             drawn[name] = found
             sides[name].append(p99([ms for _, ms in found]))
             pooled[name] += [ms for _, ms in found]

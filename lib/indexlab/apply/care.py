@@ -16,7 +16,7 @@ from psycopg.rows import class_row
 from indexlab import units
 from indexlab.apply.sessions import conn_row
 from indexlab.apply.settings import Settings
-from indexlab.apply.steps import Step
+from indexlab.apply.steps import BUILDS, Step
 from indexlab.errors import InputError, TargetError
 from indexlab.plan import CreateIndex
 
@@ -88,47 +88,67 @@ def free(conn: psycopg.Connection[Any], spaces: Iterable[str] = ()) -> int | Non
 
 
 ROOMS = """
-SELECT GREATEST(c.reltuples, 0)::float8 AS rows,
+SELECT w.step,
+       GREATEST(c.reltuples, 0)::float8 AS rows,
        pg_catalog.pg_table_size(c.oid) AS bytes,
-       COALESCE((SELECT pg_catalog.sum(s.avg_width)
-                   FROM pg_catalog.pg_stats AS s
-                  WHERE s.schemaname = n.nspname
-                    AND s.tablename = c.relname
-                    AND s.attname = ANY (%(columns)s)), 0)::int AS width
-  FROM pg_catalog.pg_class AS c
-  JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
- WHERE n.nspname = %(schema)s
-   AND c.relname = %(table)s
- ORDER BY c.oid
+       COALESCE(pg_catalog.sum(s.stawidth), 0)::int AS width
+  FROM unnest(%(steps)s::int[], %(schemas)s::text[], %(tables)s::text[],
+                         %(columns)s::text[]) AS w (step, schema, name, "column")
+  JOIN pg_catalog.pg_namespace AS n ON n.nspname = w.schema
+  JOIN pg_catalog.pg_class AS c ON c.relnamespace = n.oid AND c.relname = w.name
+  LEFT JOIN LATERAL (
+       SELECT v.avg_width AS stawidth
+         FROM pg_catalog.pg_stats AS v
+        WHERE v.schemaname = w.schema
+          AND v.tablename = w.name
+          AND v.attname = w.column
+        ORDER BY v.inherited
+        LIMIT 1) AS s ON true
+ GROUP BY w.step, c.oid, c.reltuples
+ ORDER BY w.step
 """
 
 
 @dataclass(frozen=True, slots=True)
 class _Room:
+    step: int
     rows: float
     bytes: int
     width: int
 
 
-def estimated_bytes(conn: psycopg.Connection[Any], step: Step) -> int:
-    """Estimate the size of what a step builds, from the planner's statistics; reads only.
+def estimated_bytes(conn: psycopg.Connection[Any], steps: tuple[Step, ...]) -> dict[int, int]:
+    """Estimate the size of what each step builds, from the planner's statistics; reads only.
 
     Rows times the entry's width, over the fill of pages; a table without statistics counts with
     a quarter of its size. A predicate is not weighed, so a partial index is overestimated.
     """
-    if step.action not in ("build", "rebuild", "parts") or step.on is None:
-        return 0
-    assert isinstance(step.planned, CreateIndex)
-    index = step.planned.index
-    values = {"columns": list(index.columns), "schema": step.on.schema, "table": step.on.name}
+    building = {
+        number: (step.on, step.planned.index)
+        for number, step in enumerate(steps)
+        if step.action in BUILDS and step.on is not None and isinstance(step.planned, CreateIndex)
+    }
+    if not building:
+        return {}
+    asked = [
+        (number, on.schema, on.name, column)
+        for number, (on, index) in building.items()
+        for column in index.columns or ("",)
+    ]
+    names = ("steps", "schemas", "tables", "columns")
+    values = {
+        name: list(items) for name, items in zip(names, zip(*asked, strict=True), strict=True)
+    }
     with conn.cursor(row_factory=class_row(_Room)) as cursor:
-        room = cursor.execute(ROOMS, values).fetchone()
-    if room is None:
-        return 0
+        rooms = cursor.execute(ROOMS, values).fetchall()
+    return {room.step: _size(room, building[room.step][1].method) for room in rooms}
+
+
+def _size(room: _Room, method: str) -> int:
     if not room.rows or not room.width:
         return room.bytes // 4
     whole = room.rows * (ENTRY_BYTES + room.width) / PAGE_FILL
-    return round(whole * PER_METHOD.get(index.method, 1.0))
+    return round(whole * PER_METHOD.get(method, 1.0))
 
 
 MEMORY = """

@@ -72,6 +72,8 @@ class Hand:
         self._conn: psycopg.Connection[Any] | None = None
         self._who: Identity | None = None
         self._lost: Identity | None = None
+        self._set: dict[str, str] = {}
+        self._path: tuple[str, ...] | None = None
         self.sent = False
         """Whether the last statement has gone to the server."""
         self.spent: Spent = ""
@@ -181,6 +183,7 @@ class Hand:
         """Read what the server has just reported as built; None where it cannot be asked."""
         if self._conn is None or self._conn.closed or step.name.schema is None:
             return None
+        self._path = None
         try:
             return sessions.standing(self._conn, step.name.schema, step.name.name)
         except psycopg.OperationalError:
@@ -260,12 +263,19 @@ class Hand:
             self.close()
             self._conn = self._stack.enter_context(sessions.opened(self._target, writing=True))
             self._who = sessions.identity(self._conn)
+            self._set, self._path = {}, None
         assert self._who is not None
         wanted = sessions.wanted_settings(
             writing=True, lock_timeout=lock_timeout, statement_timeout=limit
         )
-        sessions.settle(self._conn, {**wanted, **self._share})
-        sessions.search_in(self._conn, getattr(step.planned, "search_path", None))
+        whole = {**wanted, **self._share}
+        if whole != self._set:
+            sessions.settle(self._conn, whole)
+            self._set = whole
+        path: tuple[str, ...] | None = getattr(step.planned, "search_path", None)
+        if path != self._path:
+            sessions.search_in(self._conn, path)
+            self._path = path
         return self._conn, self._who
 
     def _let_go(self) -> None:

@@ -21,7 +21,7 @@ UNKNOWN = "the run ended before the outcome of this step was known: the catalog 
 
 
 class Journal:
-    """Lines that are only ever appended, each on the disk before the run goes on."""
+    """Lines that are only ever appended; an intent is on the disk before anything of it is sent."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -37,8 +37,12 @@ class Journal:
         self._append({"event": "intent", "step": number, "outcome": asdict(outcome)})
 
     def close(self, outcome: Outcome, number: int) -> None:
-        """Note what became of a step, or of one of its parts."""
-        self._append({"event": "outcome", "step": number, "outcome": asdict(outcome)})
+        """Note what became of a step.
+
+        It is on the disk with the next intent or the end; until then the catalog knows.
+        """
+        entry = {"event": "outcome", "step": number, "outcome": asdict(outcome)}
+        self._append(entry, sync=False)
 
     def part(self, outcome: Outcome, number: int) -> None:
         """Note what became of a part of a step that goes on."""
@@ -48,7 +52,7 @@ class Journal:
         """Note that the run has come to its end."""
         self._append({"event": "end", "complete": complete, "interrupted": interrupted})
 
-    def _append(self, entry: dict[str, Any]) -> None:
+    def _append(self, entry: dict[str, Any], *, sync: bool = True) -> None:
         whole = {"format": FORMAT, "time": datetime.now(UTC).isoformat(), **entry}
         line = json.dumps(whole, ensure_ascii=False).encode() + b"\n"
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
@@ -58,7 +62,8 @@ class Journal:
                 handle = os.open(self.path, flags, 0o600)
                 try:
                     os.write(handle, line if _ends_whole(handle) else b"\n" + line)
-                    os.fsync(handle)
+                    if sync:
+                        os.fsync(handle)
                 finally:
                     os.close(handle)
                 if new:

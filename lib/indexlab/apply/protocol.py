@@ -190,7 +190,7 @@ class _Run:
 
     def _orders(self, conn: psycopg.Connection[Any], steps: tuple[Step, ...]) -> Orders:
         """Find out what the builds will take, and refuse what has no room; reads only."""
-        sizes = {n: care.estimated_bytes(conn, step) for n, step in enumerate(steps)}
+        sizes = care.estimated_bytes(conn, steps)
         orders = Orders(steps, sizes, care.share(conn, self.settings))
         if any(step.action in BUILDS for step in steps):
             care.check(conn, self.settings, orders.spaces, sum(sizes.values()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -27,28 +28,14 @@ KEEPALIVE = {"keepalives_idle": 20, "keepalives_interval": 10, "keepalives_count
 
 # A lock_timeout would also cut the build's waits for old transactions, and so kill every
 # concurrent build on a busy database; a statement_timeout of the role would kill long ones.
-# Settings that the server does not know (idle_session_timeout before 14) are left out.
-SET = """
-SELECT pg_catalog.set_config(s.name, w.value, false)
-  FROM unnest(%(names)s::text[], %(values)s::text[]) AS w (name, value)
-  JOIN pg_catalog.pg_settings AS s ON s.name = w.name
- ORDER BY s.name
-"""
+SET = "SELECT {settings}"
+SETTING = "pg_catalog.set_config({name}, {value}, false)"
+SINCE = {"idle_session_timeout": 140000, "transaction_timeout": 170000}
+"""Settings that older servers do not know."""
 
-LOST = """
-SELECT s.name
-  FROM unnest(%(names)s::text[], %(values)s::text[]) AS w (name, value)
-  JOIN pg_catalog.pg_settings AS s ON s.name = w.name
- WHERE s.setting <> w.value
- ORDER BY s.name
-"""
-
-# A pool in session mode may hand the session to somebody else: it gets back what it had.
-RESTORE = """
-SELECT pg_catalog.set_config(s.name, s.reset_val, false)
-  FROM pg_catalog.pg_settings AS s
- WHERE s.name = ANY (%(names)s)
- ORDER BY s.name
+HOLDS = """
+SELECT pg_catalog.current_setting('default_transaction_read_only'),
+       pg_catalog.current_setting('indexlab.settled', true)
 """
 
 IDENTITY = """
@@ -94,7 +81,12 @@ def wanted_settings(
 
 def settle(conn: psycopg.Connection[Any], settings: dict[str, str]) -> None:
     """Set a session; what the server does not know is left out."""
-    conn.execute(SET, {"names": list(settings), "values": list(settings.values())})
+    known = (
+        compose.SQL(SETTING).format(name=compose.Literal(name), value=compose.Literal(value))
+        for name, value in settings.items()
+        if conn.info.server_version >= SINCE.get(name, 0)
+    )
+    conn.execute(compose.SQL(SET).format(settings=compose.SQL(", ").join(known)))
 
 
 @contextmanager
@@ -113,10 +105,9 @@ def opened(
     """
     settings = wanted_settings(writing=writing, lock_timeout=lock_timeout)
     with targets.connect(_kept_alive(target), purpose="apply") as conn:
-        settle(conn, settings)
-        if conn.execute(
-            LOST, {"names": list(settings), "values": list(settings.values())}
-        ).fetchall():
+        mark = secrets.token_hex(8)
+        settle(conn, {**settings, "indexlab.settled": mark})
+        if conn_row(conn, HOLDS) != (settings["default_transaction_read_only"], mark):
             raise TargetError(POOLER)
         try:
             yield conn
@@ -125,13 +116,20 @@ def opened(
 
 
 def restore(conn: psycopg.Connection[Any]) -> None:
-    """Give a session back the settings that it came with; a lost one has none."""
+    """Give a session back the settings that it came with; a lost one has none.
+
+    A pool in session mode may hand the session to somebody else.
+    """
     if conn.closed or conn.info.transaction_status != TransactionStatus.IDLE:
         return
     names = [*wanted_settings(), "search_path", "maintenance_work_mem"]
-    names.append("max_parallel_maintenance_workers")
+    names += ["max_parallel_maintenance_workers", "indexlab.settled", "indexlab.session"]
+    known = (name for name in names if conn.info.server_version >= SINCE.get(name, 0))
+    resets = (
+        compose.SQL("RESET {}").format(compose.Identifier(*name.split("."))) for name in known
+    )
     with suppress(psycopg.Error):
-        conn.execute(RESTORE, {"names": names})
+        conn.execute(compose.SQL("; ").join(resets))
 
 
 def _kept_alive(target: Target) -> Target:
@@ -233,10 +231,11 @@ SELECT i.indexrelid::bigint AS oid,
   FROM pg_catalog.pg_index AS i
   JOIN pg_catalog.pg_class AS c ON c.oid = i.indexrelid
   JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
- WHERE n.nspname = %s
-   AND c.relname = %s
+ WHERE n.nspname = {schema}
+   AND c.relname = {name}
  ORDER BY i.indexrelid
 """
+ON_NO_PATH = "SET search_path TO pg_catalog; {query}; RESET search_path"
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,10 +250,13 @@ class Standing:
 
 
 def standing(conn: psycopg.Connection[Any], schema: str | None, name: str) -> Standing | None:
-    """Read what stands under a name; the search_path of the session is changed for it."""
-    search_in(conn, ("pg_catalog",))
+    """Read what stands under a name, in one round trip; the search_path is the role's after it."""
+    names = {"schema": compose.Literal(schema), "name": compose.Literal(name)}
+    query = compose.SQL(STANDS).format(**names)
     with conn.cursor(row_factory=class_row(Standing)) as cursor:
-        return cursor.execute(STANDS, [schema, name]).fetchone()
+        cursor.execute(compose.SQL(ON_NO_PATH).format(query=query))
+        cursor.nextset()  # SET has no rows
+        return cursor.fetchone()
 
 
 LOST_STATE = """
