@@ -21,6 +21,8 @@ from indexlab import embedded
 if TYPE_CHECKING:
     from conftest import Cluster
 
+    from indexlab.target import Target
+
 PLAN = "CREATE INDEX idx_accounts_bid ON pgbench_accounts (bid, abalance);\n"
 WORKLOAD = """\
 -- name: richest_of_branch
@@ -473,3 +475,56 @@ def test_a_full_disk_for_reports_is_told_before_anything_runs(
     assert done.returncode == 2
     assert "kB free" in done.stderr
     assert list(small_disk.iterdir()) in ([], [small_disk / "run"])
+
+
+EVENTS = """
+CREATE SCHEMA shop;
+CREATE TABLE shop.events (id int, at date) PARTITION BY RANGE (at);
+CREATE TABLE shop.old PARTITION OF shop.events FOR VALUES FROM (MINVALUE) TO ('2026-01-01');
+CREATE TABLE shop.new PARTITION OF shop.events FOR VALUES FROM ('2026-01-01') TO (MAXVALUE);
+INSERT INTO shop.events SELECT n, date '2025-12-01' + n % 60 FROM generate_series(1, 500) AS n;
+"""
+
+
+def test_a_partitioned_table_gets_its_index_and_a_killed_run_is_taken_back(
+    indexlab: Command, tmp_path: Path, session: psycopg.Connection, database: Target
+) -> None:
+    session.execute(EVENTS.encode())
+    (tmp_path / "plan.sql").write_text(
+        "CREATE INDEX by_id ON shop.new (id);\nCREATE INDEX events_at ON shop.events (at, id);\n"
+    )
+    options = ("--target", database.conninfo, "--plan", "plan.sql", "--no-report")
+    done = indexlab(
+        *("apply", *options, "--execute", "--out", "reports/one", "--jobs", "2"),
+        *("--memory", "128 MB", "--lock-wait", "2", "--max-wait", "60", "--max-lag", "1GB"),
+    )
+    assert done.returncode == 0, done.stderr
+    valid = "SELECT count(*) FROM pg_index WHERE indisvalid AND indrelid >= 16384"
+    assert session.execute(valid).fetchone() == (4,)
+    assert "shop.events_at: built" in done.stderr
+    run = tmp_path / "reports" / "one"
+    assert json.loads((run / "apply.json").read_text())["complete"]
+    settings = json.loads((run / "apply.journal").read_text().splitlines()[0])["settings"]
+    assert settings == "lock_wait=2.0 max_wait=60.0 jobs=2 memory=134217728 max_lag=1073741824"
+    (run / "apply.json").unlink()  # as a run that was killed leaves it
+    back = indexlab("rollback", "one", "--execute", "--lock-wait", "1")
+    assert back.returncode == 0, back.stderr
+    assert session.execute(valid).fetchone() == (0,)
+    assert (run / "rollback.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "reason"),
+    [
+        (("--jobs", "0"), "x>=1"),
+        (("--max-lag", "much"), "'much' is not a size"),
+        (("--window", "22-5"), "not two times"),
+        (("--memory", "1GB", "--jobs", "x"), "not a valid integer"),
+    ],
+)
+def test_options_of_apply_are_checked_before_anything_is_started(
+    indexlab: Command, files: Path, option: tuple[str, ...], reason: str
+) -> None:
+    done = indexlab("apply", "--target", "service=none", "--plan", "plan.sql", *option)
+    assert (done.returncode, reason in done.stderr) == (2, True), done.stderr
+    assert not (files / "reports").exists()

@@ -25,6 +25,7 @@ INTERRUPTED = 130
 FOUND = 1
 INCOMPLETE = 4
 PLAIN_SECONDS = 1.0
+PLAIN_WAIT_SECONDS = 5.0
 
 Command = Callable[..., Any]
 
@@ -390,6 +391,7 @@ def _regressed(options: Options) -> int:
 
 def _told(document: Mapping[str, Any], form: str, options: Options) -> int:
     """Print a run's result; the exit code is that of its worst stage."""
+    from indexlab import pipeline
     from indexlab.runs import Run
 
     out = Run(options.out)
@@ -400,9 +402,7 @@ def _told(document: Mapping[str, Any], form: str, options: Options) -> int:
         lines += ["", *_benchmark_lines(out.read_json("benchmark"))]
     _print(document, form, lines, options, "index.html")
     regressed = _regressed(options)
-    unresolved = any(
-        item["verdict"] in ("ask", "refuse") for item in out.read_json("audit")["statements"]
-    )
+    unresolved = any(pipeline.is_open(item) for item in out.read_json("audit")["statements"])
     return FOUND if unresolved or regressed else 0
 
 
@@ -503,39 +503,60 @@ def _benchmark_lines(document: Mapping[str, Any]) -> list[str]:
 
 
 class _Terminal:
-    """Progress on stderr: one changing line on a terminal, a plain line a second elsewhere."""
+    """Progress on stderr: lines that change in place on a terminal, plain lines elsewhere.
+
+    There is one line for each step of apply, and one for anything else.
+    """
 
     def __init__(self) -> None:
-        self._status: Any = None
-        self._told = -PLAIN_SECONDS
+        self._live: Any = None
+        self._lines: Any = None
+        self._told: dict[str, tuple[str, float]] = {}
 
     def __enter__(self) -> _Terminal:
         if sys.stderr.isatty():
             from rich.console import Console
+            from rich.live import Live
 
-            self._status = Console(stderr=True, highlight=False).status("starting")
-            self._status.__enter__()
+            from indexlab.progress import Lines
+
+            console = Console(stderr=True, highlight=False)
+            self._lines = Lines()
+            self._live = Live(console=console, refresh_per_second=8, transient=True)
+            self._live.__enter__()
         return self
 
     def __exit__(self, *raised: object) -> None:
-        if self._status is not None:
-            self._status.__exit__(None, None, None)
+        if self._live is not None:
+            self._live.__exit__(None, None, None)
 
     def tell(self, text: str, fraction: float | None = None) -> None:
         """Show what goes on."""
         from indexlab.display import clean
+        from indexlab.progress import About
 
+        if self._live is not None:
+            self._live.update(self._drawn(self._lines.hear(text, fraction)))
+            return
         if not text:
             return
-        shown = clean(text)
-        if self._status is not None:
-            from rich.markup import escape
-
-            share = "" if fraction is None else f" {fraction:.0%}"
-            self._status.update(escape(shown) + share)
-        elif time.monotonic() - self._told >= PLAIN_SECONDS:
+        topic = text.topic if isinstance(text, About) else ""
+        lasting = isinstance(text, About) and text.lasting
+        before, at = self._told.get(topic, ("", -PLAIN_SECONDS))
+        shown, now = clean(text), time.monotonic()
+        # A line about who is waited for differs from second to second in the age only.
+        new = shown.partition(";")[0] != before
+        if (lasting and new) or now - at >= (PLAIN_WAIT_SECONDS if lasting else PLAIN_SECONDS):
             click.echo(shown, err=True)
-            self._told = time.monotonic()
+            self._told[topic] = shown.partition(";")[0], now
+
+    def _drawn(self, lines: Iterable[tuple[str, float | None]]) -> Any:
+        from rich.console import Group
+        from rich.text import Text
+
+        from indexlab.display import clean
+
+        return Group(*(Text(clean(text), overflow="ellipsis", no_wrap=True) for text, _ in lines))
 
 
 def _terminate(_number: int, _frame: FrameType | None) -> None:

@@ -34,7 +34,7 @@ from indexlab.demo import database
 from indexlab.display import Note
 from indexlab.errors import IncompleteError, InputError
 from indexlab.plan import CreateIndex, IndexPlan
-from indexlab.progress import Progress, Tell
+from indexlab.progress import About, Progress, Tell
 from indexlab.runs import Run, documents
 from indexlab.target import Server, Target
 from indexlab.workload import Workload
@@ -283,7 +283,8 @@ def _parted(item: StatementAudit) -> bool:
 
 def _telling(progress: Progress) -> Callable[[Event], None]:
     def tell(event: Event) -> None:
-        progress.tell(str(event), None if event.percent is None else event.percent / 100)
+        fraction = None if event.percent is None else event.percent / 100
+        progress.tell(About(event.index, str(event), lasting=event.lasting), fraction)
 
     return tell
 

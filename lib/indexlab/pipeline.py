@@ -116,7 +116,7 @@ class Pipeline:
         with summary.kept(Run(out)):
             with summary.stage("audit"):
                 audit = self.audit()
-            unresolved = [s["index"] for s in audit["statements"] if s["verdict"] in UNRESOLVED]
+            unresolved = [item["index"] for item in audit["statements"] if is_open(item)]
             if self.options.execute and unresolved:
                 raise InputError(
                     f"{units.plural(len(unresolved), 'statement')} cannot be applied as they are "
@@ -180,6 +180,13 @@ class Pipeline:
             tell=self.tell,
         ) as lab:
             verb(lab)
+
+
+def is_open(statement: Json) -> bool:
+    """Return whether a statement of an audit keeps the plan from being applied; pure."""
+    errors = {item["rule"] for item in statement["findings"] if item["severity"] == "error"}
+    in_parts = statement["verdict"] == "refuse" and errors == {labs.IN_PARTS}
+    return statement["verdict"] in UNRESOLVED and not in_parts
 
 
 def rollback(

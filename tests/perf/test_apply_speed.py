@@ -139,13 +139,24 @@ def test_two_jobs_are_a_quarter_faster(demo: Target, tmp_path: Path) -> None:
 # Writers
 
 KEYS = """
-SELECT c.relname, a.attname
-  FROM pg_index AS i
-  JOIN pg_class AS c ON c.oid = i.indrelid
-  JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum = i.indkey[0]
- WHERE i.indisprimary
-   AND c.oid IN ('core.bookings'::regclass, 'core.payments'::regclass)
- ORDER BY c.relname
+DROP TABLE IF EXISTS public.writer_keys;
+CREATE TABLE public.writer_keys (n int PRIMARY KEY, booking uuid, payment uuid);
+INSERT INTO public.writer_keys
+SELECT row_number() OVER (), b.id, p.id
+  FROM (SELECT id, row_number() OVER () AS n FROM core.bookings TABLESAMPLE SYSTEM (10)) AS b
+  JOIN (SELECT id, row_number() OVER () AS n FROM core.payments TABLESAMPLE SYSTEM (10)) AS p
+    ON p.n = b.n
+ LIMIT 5000;
+ANALYZE public.writer_keys;
+"""
+WRITES = r"""
+\set n random(1, {count})
+BEGIN;
+UPDATE core.bookings SET status = status
+ WHERE id = (SELECT k.booking FROM public.writer_keys AS k WHERE k.n = :n);
+UPDATE core.payments SET status = status
+ WHERE id = (SELECT k.payment FROM public.writer_keys AS k WHERE k.n = :n);
+COMMIT;
 """
 SAMPLE = """
 SELECT a.pid,
@@ -205,14 +216,11 @@ def writers(
     target: Target, place: Path, seconds: int
 ) -> Iterator[Callable[[], list[tuple[float, float]]]]:
     """Write at a fixed rate; the yielded function waits for its end and returns moments, latencies."""
-    with psycopg.connect(target.conninfo) as conn:
-        keys = dict(conn.execute(KEYS).fetchall())
+    with psycopg.connect(target.conninfo, autocommit=True) as conn:
+        conn.execute(KEYS)
+        row = conn.execute("SELECT count(*) FROM public.writer_keys").fetchone()
     script = place / "writes.sql"
-    script.write_text(
-        "\\set id random(1, 100000)\nBEGIN;\n"
-        f"UPDATE core.bookings SET status = status WHERE {keys['bookings']} = :id;\n"
-        f"UPDATE core.payments SET status = status WHERE {keys['payments']} = :id;\nCOMMIT;\n"
-    )
+    script.write_text(WRITES.format(count=row[0]))
     for old in place.glob("latency*"):
         old.unlink()
     command = [embedded.binary("pgbench"), "-n", "-f", script, "-c", "4", "-R", str(RATE)]
@@ -226,11 +234,13 @@ def writers(
             target.conninfo,
         ],
         stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
     )
 
     def ended() -> list[tuple[float, float]]:
-        process.wait(seconds + 30)  # it writes its log at the end
+        _, said = process.communicate(timeout=seconds + 30)  # it writes its log at the end
+        assert process.returncode == 0, said
         lines = [line.split() for file in place.glob("latency*") for line in file.open()]
         return [
             (int(line[4]) + int(line[5]) / 1e6, int(line[2]) / 1000)

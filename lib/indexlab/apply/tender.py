@@ -64,6 +64,11 @@ class Event:
             return self.outcome.index
         return "" if self.step is None else self.step.index
 
+    @property
+    def lasting(self) -> bool:
+        """Whether it tells more than how far something is."""
+        return self.kind in ("start", "clean", "retry", "end", "analyze") or bool(self.waiting_for)
+
     def __str__(self) -> str:
         share = "" if self.percent is None else f"{self.percent:.0f}%"
         left = "" if self.eta is None else f"(about {units.duration(self.eta)} left)"
