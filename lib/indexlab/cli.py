@@ -158,7 +158,7 @@ _applying = _options(
         "--memory",
         default=None,
         metavar="SIZE",
-        help="maintenance_work_mem of all jobs together, e.g. 1GB; the session's by default.",
+        help="maintenance_work_mem of all jobs together, e.g. 1GB; by default each has the session's.",
     ),
     click.option(
         "--max-lag",

@@ -151,10 +151,7 @@ def _size(room: _Room, method: str) -> int:
     return round(whole * PER_METHOD.get(method, 1.0))
 
 
-MEMORY = """
-SELECT pg_catalog.pg_size_bytes(pg_catalog.current_setting('maintenance_work_mem')),
-       pg_catalog.current_setting('max_parallel_maintenance_workers')::int
-"""
+WORKERS = "SELECT pg_catalog.current_setting('max_parallel_maintenance_workers')::int"
 
 
 def share(conn: psycopg.Connection[Any], settings: Settings) -> dict[str, str]:
@@ -163,19 +160,19 @@ def share(conn: psycopg.Connection[Any], settings: Settings) -> dict[str, str]:
     Raises:
         InputError: there is too little memory for a job.
     """
-    if settings.jobs == 1 and not settings.memory:
-        return {}
-    usual, workers = conn_row(conn, MEMORY)
-    each = (settings.memory or int(usual)) // settings.jobs
-    if each < LEAST_MEMORY:
-        raise InputError(
-            f"{units.size(settings.memory or int(usual))} of memory are too little for "
-            f"{settings.jobs} jobs: each needs {units.size(LEAST_MEMORY)}"
-        )
-    return {
-        "maintenance_work_mem": str(each // 1024),
-        "max_parallel_maintenance_workers": str(int(workers) // settings.jobs),
-    }
+    shared: dict[str, str] = {}
+    if settings.jobs > 1:
+        workers = conn_row(conn, WORKERS)[0]
+        shared["max_parallel_maintenance_workers"] = str(int(workers) // settings.jobs)
+    if settings.memory:
+        each = settings.memory // settings.jobs
+        if each < LEAST_MEMORY:
+            raise InputError(
+                f"{units.size(settings.memory)} of memory are too little for "
+                f"{settings.jobs} jobs: each needs {units.size(LEAST_MEMORY)}"
+            )
+        shared["maintenance_work_mem"] = str(each // 1024)
+    return shared
 
 
 def check(conn: psycopg.Connection[Any], settings: Settings, spaces: set[str], need: int) -> None:

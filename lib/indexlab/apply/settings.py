@@ -73,7 +73,7 @@ class Settings:
     jobs: int = 1
     """How many tables are worked on side by side."""
     memory: int = 0
-    """Bytes of maintenance_work_mem of all jobs together; 0 for what the session would have."""
+    """Bytes of maintenance_work_mem of all jobs together; 0 for what the session has, for each."""
     max_lag: int = 0
     """Bytes of WAL that a standby may have left to replay when a build begins; 0 for any."""
     min_free: int = 0
