@@ -119,6 +119,15 @@ def test_the_phase_and_its_end_are_told(scene) -> None:
     assert all(event.eta is None or event.eta >= 0 for event in events)
 
 
+def test_what_waits_has_no_percent_of_the_phase_before() -> None:
+    seen = {"pid": 1, "tuples_done": 0, "tuples_total": 0, "queueing": False}
+    seen |= {"blocks_done": 5, "blocks_total": 10}
+    scanning = blockers.Observation(phase="building index", waiting=False, **seen)
+    assert scanning.percent == 50
+    waiting = blockers.Observation(phase="waiting for old snapshots", waiting=True, **seen)
+    assert waiting.percent is None
+
+
 # Jobs
 
 

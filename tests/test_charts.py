@@ -201,3 +201,13 @@ def test_no_figure_is_left_in_pyplot() -> None:
 
     charts.before_after(story()).png()
     assert plt.get_fignums() == []
+
+
+def test_the_writers_chart_says_both_p99s_and_draws_an_empty_side() -> None:
+    points = [(n / 10, 1.0 + n % 5) for n in range(200)]
+    chart = charts.writers(points, [(at, 2 * ms) for at, ms in points])
+    assert chart.title == (
+        "Writers' p99 while indexes are built: 10.0 ms beside indexlab, 5.00 ms beside psql"
+    )
+    assert "beside psql: 200 writes" in chart.alt
+    assert chart.png() == charts.writers(points, [(at, 2 * ms) for at, ms in points]).png()

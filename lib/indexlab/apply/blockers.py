@@ -146,7 +146,12 @@ class Observation:
 
     @property
     def percent(self) -> float | None:
-        """Share of the phase that is done; None where the server does not count."""
+        """Share of the phase that is done; None where the server does not count.
+
+        While it waits for others, the counters still hold those of the phase before.
+        """
+        if self.waiting or self.phase.startswith("waiting"):
+            return None
         for done, total in (
             (self.blocks_done, self.blocks_total),
             (self.tuples_done, self.tuples_total),

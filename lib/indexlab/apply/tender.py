@@ -75,7 +75,7 @@ class Event:
         waits = ", ".join(map(str, self.waiting_for))
         ended = "" if self.outcome is None else _ending(self.outcome)
         number = f"attempt {self.attempt}" if self.kind == "start" and self.attempt > 1 else ""
-        kind = "" if self.kind in ("end", "progress") else self.kind
+        kind = "" if self.kind in ("end", "progress", "analyze") else self.kind
         told = (kind, number, self.phase, share, left, self.detail, ended)
         return f"{self.index or 'apply'}: {' '.join(filter(None, told))}" + (
             f"; waits for {waits}" if waits else ""
