@@ -343,8 +343,9 @@ def test_rollback_takes_back_what_the_run_built(
     assert (undone.returncode, _indexes(conninfo)) == (0, before), undone.stderr
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_apply_ends_with_four_and_leaves_no_carcass(
-    files: Path, pgbench15: Cluster
+    files: Path, pgbench15: Cluster, number: signal.Signals
 ) -> None:
     conninfo = pgbench15.conninfo()
     before = _indexes(conninfo)
@@ -370,9 +371,11 @@ def test_an_interrupted_apply_ends_with_four_and_leaves_no_carcass(
             text=True,
         )
         _until(conninfo, "CREATE INDEX CONCURRENTLY%")
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
     _, said = process.communicate(timeout=120)
     assert process.returncode == 4, said
+    journal = (files / "reports" / "stopped" / "apply.journal").read_text().splitlines()
+    assert json.loads(journal[-1])["interrupted"] is True
     document = json.loads((files / "reports" / "stopped" / "apply.json").read_text())
     assert document["interrupted"]
     assert [step["outcome"] for step in document["steps"]] == ["failed"]
