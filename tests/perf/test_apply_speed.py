@@ -207,7 +207,7 @@ class Sampler:
                 self.watched |= {
                     (row[0], row[2])
                     for row in rows
-                    if row[0] in ours and "pg_stat_progress_create_index" in row[3]
+                    if row[0] in ours and "AS queueing" in row[3]
                 }
 
 
