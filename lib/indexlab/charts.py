@@ -342,6 +342,8 @@ def writers(
         beside_psql: seconds since the build began and latency in ms, for each transaction.
         beside_apply: the same beside the kit's build.
     """
+    from matplotlib.ticker import FuncFormatter, NullFormatter
+
     sides = (("psql", beside_psql, BEFORE), ("indexlab", beside_apply, AFTER))
     p99 = {name: _quantile([ms for _, ms in points], 0.99) for name, points, _ in sides}
     title = (
@@ -366,7 +368,9 @@ def writers(
             axes.set_title(f"beside {name}; the line is p99")
             axes.set_xlabel("seconds since the build began")
             axes.set_yscale("log")
-        panels[0].set_ylabel("latency of a write, ms")
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: units.ms(value)))
+            axes.yaxis.set_minor_formatter(NullFormatter())
+        panels[0].set_ylabel("latency of a write")
         return _chart(figure, title, alt)
 
 

@@ -205,9 +205,7 @@ class Sampler:
                 longest = max((now - began for began in since.values()), default=0.0)
                 self.longest_wait = max(self.longest_wait, longest)
                 self.watched |= {
-                    (row[0], row[2])
-                    for row in rows
-                    if row[0] in ours and "AS queueing" in row[3]
+                    (row[0], row[2]) for row in rows if row[0] in ours and "AS queueing" in row[3]
                 }
 
 
