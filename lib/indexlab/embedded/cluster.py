@@ -56,7 +56,11 @@ KEPT = Recipe()
 
 
 def initdb(base: Path, account: Account) -> None:
-    """Make a cluster beside its place and move it there when complete."""
+    """Make a cluster beside its place and move it there when complete.
+
+    A directory that is there, and empty, stays: a cluster goes by its inode (`watcher.tag_of`),
+    and whoever watches the old one shall stop the new one.
+    """
     data = base / "data"
     _sweep(base)
     fresh = Path(tempfile.mkdtemp(prefix="new-", dir=base))
@@ -74,7 +78,21 @@ def initdb(base: Path, account: Account) -> None:
             f"initdb could not make {str(data)!r}, with {room(base)}:\n{said.strip()}\n"
             "Mend what it says, or set INDEXLAB_HOME to another directory"
         )
-    fresh.rename(data)
+    if not data.exists():
+        fresh.rename(data)
+        return
+    for part in fresh.iterdir():
+        part.rename(data / part.name)
+    fresh.rmdir()
+
+
+def clear(data: Path) -> None:
+    """Remove all that is in a cluster's directory, which no process may be at work on."""
+    for part in data.iterdir():
+        if part.is_dir() and not part.is_symlink():
+            shutil.rmtree(part)
+        else:
+            part.unlink()
 
 
 def _sweep(base: Path) -> None:

@@ -73,7 +73,6 @@ class Original:
 
     measures: tuple[Measure, ...]
     settings: tuple[Setting, ...]
-    locale: Locale
     column_statistics: str
     """Rows of pg_stats as a JSON text; sampled values of the data are among them."""
     group_statistics: str
@@ -85,6 +84,11 @@ class Original:
     """Whether the role may not read the planner's statistics of columns at all."""
     tablespaces: tuple[str, ...]
     """Tablespaces of the relations whose page costs are not those of the session."""
+
+
+def read_locale(conn: psycopg.Connection[Any]) -> Locale:
+    """Read how the database orders text; reads only."""
+    return _rows(conn, Locale, _locale_sql(conn.info.server_version))[0]
 
 
 def read_original(conn: psycopg.Connection[Any], scope: Scope) -> Original:
@@ -115,7 +119,6 @@ def read_original(conn: psycopg.Connection[Any], scope: Scope) -> Original:
         return Original(
             measures=measures,
             settings=_rows(conn, Setting, SETTINGS),
-            locale=_rows(conn, Locale, _locale_sql(version))[0],
             column_statistics=statistics[0],
             group_statistics=statistics[1],
             unmatched=statistics[2],
