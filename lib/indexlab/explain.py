@@ -344,13 +344,13 @@ def _node(raw: Mapping[str, Any]) -> Node:
         actual_rows=_number(raw.get("Actual Rows")),
         actual_loops=_number(raw.get("Actual Loops")),
         actual_ms=_number(raw.get("Actual Total Time")),
-        conditions=tuple((name, _words(raw[name])) for name in CONDITIONS if name in raw),
-        rows_removed=float(sum(raw.get(name, 0) for name in REMOVED)),
+        conditions=tuple([(name, _words(raw[name])) for name in CONDITIONS if name in raw]),
+        rows_removed=float(sum([raw[name] for name in REMOVED if name in raw])),
         shared_hit=raw.get("Shared Hit Blocks", 0),
         shared_read=raw.get("Shared Read Blocks", 0),
         subplan=raw.get("Subplan Name", ""),
         disabled=bool(raw.get("Disabled", False)),
-        children=tuple(_node(child) for child in raw.get("Plans", ())),
+        children=tuple(map(_node, raw.get("Plans", ()))),
     )
 
 

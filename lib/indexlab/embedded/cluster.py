@@ -16,6 +16,8 @@ from indexlab.errors import EmbeddedError
 
 _LOG_LIMIT = 10 * 2**20
 _SWEEP_SECONDS = 10.0
+MARK = "PG_VERSION"
+"""A file without which no server starts: it goes first and comes last."""
 
 # Given as arguments, so that ALTER SYSTEM cannot keep the next start from working.
 _SETTINGS = {
@@ -81,14 +83,14 @@ def initdb(base: Path, account: Account) -> None:
     if not data.exists():
         fresh.rename(data)
         return
-    for part in fresh.iterdir():
+    for part in sorted(fresh.iterdir(), key=lambda part: part.name == MARK):
         part.rename(data / part.name)
     fresh.rmdir()
 
 
 def clear(data: Path) -> None:
     """Remove all that is in a cluster's directory, which no process may be at work on."""
-    for part in data.iterdir():
+    for part in sorted(data.iterdir(), key=lambda part: part.name != MARK):
         if part.is_dir() and not part.is_symlink():
             shutil.rmtree(part)
         else:

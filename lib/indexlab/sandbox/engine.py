@@ -92,6 +92,8 @@ class Sandbox:
     _placed: dict[tuple[str, str], Placed] = field(repr=False)
     _pages: dict[tuple[str, str], int] = field(repr=False)
     _hidden: frozenset[int] = frozenset()
+    _path: tuple[str, ...] | None = field(default=None, repr=False)
+    """Where the session that makes indexes looks for names."""
 
     def add(self, index: CreateIndex) -> Hypothetical:
         """Create a planned index for real, on the empty table, and give it its size.
@@ -136,7 +138,10 @@ class Sandbox:
         self, statement: str, path: tuple[str, ...] | None, heaps: Collection[Placed]
     ) -> None:
         """Run CREATE INDEX while the tables look empty; the planner's session is not asked now."""
-        restoring.set_path(self._builder, self._catalog.search_path if path is None else path)
+        wanted = self._catalog.search_path if path is None else path
+        if wanted != self._path:
+            restoring.set_path(self._builder, wanted)
+            self._path = wanted
         emptied = [heap for heap in heaps if heap.path] if self._ground else []
         try:
             for heap in emptied:

@@ -32,6 +32,7 @@ from indexlab.sandbox.engine import Sandbox
 from indexlab.sandbox.files import Files
 from indexlab.sandbox.knowledge import informed, merged
 from indexlab.sandbox.loading import load, said, stand_in_collations
+from indexlab.sandbox.locked import waited
 from indexlab.sandbox.original import Original, read_locale, read_original
 from indexlab.sandbox.planting import Ground, Placed, read_placed, settle
 from indexlab.sandbox.rewrite import Step, steps
@@ -93,6 +94,8 @@ def open_sandbox(
                 # At the end of this block it is there, to be dropped, whatever the reading does.
                 making = pool.submit(stack.enter_context, databases.made(server, locale, keep=keep))
                 read = _read(conn, target, (catalog, plan, workload), whole=whole)
+            except psycopg.errors.LockNotAvailable as error:
+                raise SandboxError(waited(conn)) from error
             except psycopg.Error as error:
                 raise SandboxError(
                     f"the target's statistics cannot be read: {said(error)}"

@@ -9,6 +9,7 @@ import psycopg
 from psycopg import sql as compose
 from psycopg.rows import class_row
 
+from indexlab.sandbox.locked import SECONDS
 from indexlab.sandbox.scope import Scope
 
 Row = TypeVar("Row")
@@ -101,7 +102,7 @@ def read_original(conn: psycopg.Connection[Any], scope: Scope) -> Original:
     with conn.transaction():
         conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         # A lock that somebody else holds shall not keep us for ever.
-        conn.execute("SET LOCAL lock_timeout = '5s'")
+        conn.execute(LOCK_BUDGET)
         oids = {"oids": [item.oid for item in scope.relations]}
         measures = _rows(conn, Measure, MEASURES, oids)
         names = {
@@ -157,6 +158,8 @@ def _text(
     row = conn.execute(query.encode() if isinstance(query, str) else query, values).fetchone()
     return "" if row is None or row[0] is None else str(row[0])
 
+
+LOCK_BUDGET = compose.SQL("SET LOCAL lock_timeout = {}").format(f"{SECONDS}s")
 
 MEASURES = """
 SELECT n.nspname AS schema,
