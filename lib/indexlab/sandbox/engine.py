@@ -16,24 +16,13 @@ from indexlab.plan import CreateIndex
 from indexlab.sandbox import restoring
 from indexlab.sandbox.knowledge import informed
 from indexlab.sandbox.loading import said
-from indexlab.sandbox.planting import Ground, Placed, plant, read_placed
+from indexlab.sandbox.planting import Ground, Placed, put, read_placed
 from indexlab.sandbox.whatif import Hypothetical, Lacking
 from indexlab.sizes import PAGE, SizeEstimate, estimate
 from indexlab.sizes.selectivity import selectivity
 from indexlab.sql import RelationName
 from indexlab.workload import Values
 
-NEWEST = """
-SELECT n.nspname,
-       c.relname,
-       c.oid
-  FROM pg_catalog.pg_index AS i
-  JOIN pg_catalog.pg_class AS c ON c.oid = i.indexrelid
-  JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
- WHERE i.indrelid = %s
- ORDER BY c.oid DESC
- LIMIT 1
-"""
 # A table without partitions, which is no partition either, has no such tree.
 LEAVES = """
 SELECT n.nspname,
@@ -113,10 +102,8 @@ class Sandbox:
         )
         heaps = self._heaps(table)
         self._build(_without_tablespace(qualified.sql), index.search_path, heaps)
-        row = self._builder.execute(NEWEST, [table.oid]).fetchone()
-        assert row is not None
-        schema, name, oid = row
-        made = read_placed(self._builder, oid)
+        made = read_placed(self._builder, newest_of=table.oid)
+        whole = next(item for item in made if item.table == table.key)
         sizes = self._sizes(index, made)
         for item in made:
             self._placed[item.key] = item
@@ -126,7 +113,7 @@ class Sandbox:
         total = sum(item.size.bytes for item in sizes.values())
         bases = dict.fromkeys(item.size.basis for item in sizes.values())
         return Hypothetical(
-            index=RelationName(schema, name),
+            index=RelationName(whole.schema, whole.name),
             table=catalog_table.qualified,
             bytes=total,
             pages=total // PAGE,
@@ -164,26 +151,20 @@ class Sandbox:
         heaps: Collection[Placed],
     ) -> None:
         """Give new indexes their size, their height and their statistics."""
-        tables = {heap.key: self._pages.get(heap.key, 0) for heap in heaps}
         measured = [heap.measure for heap in heaps]  # the build has set them to what it saw
-        for item in made:
-            if not item.path:
-                continue
-            sized = sizes[item.key]
-            size = sized.size
+        stored = [item for item in made if item.path]
+        for item in stored:
+            pages, entries = self._pages[item.key], sizes[item.key].entries
+            if entries >= 0:
+                measured.append(replace(item.measure, relpages=pages, reltuples=entries))
+        with self._admin.pipeline():
             if self._ground is not None:
-                plant(
-                    self._ground,
-                    item,
-                    pages=size.bytes // PAGE,
-                    height=size.height or 0,
-                    table_pages=tables.get(item.table, 0),
-                )
-            if sized.entries >= 0:
-                measured.append(
-                    replace(item.measure, relpages=size.bytes // PAGE, reltuples=sized.entries)
-                )
-        restoring.relation_statistics(self._admin, measured)
+                self._ground.evict(item.oid for item in stored)
+            restoring.relation_statistics(self._admin, measured)
+        if self._ground is not None:
+            for item in stored:
+                pages, height = self._pages[item.key], sizes[item.key].size.height or 0
+                put(self._ground.files, item, pages, height, self._pages.get(item.table, 0))
 
     def _sizes(self, index: CreateIndex, made: Iterable[Placed]) -> dict[tuple[str, str], _Sized]:
         """Estimate the size of an index, or of each part of a partitioned one."""
