@@ -660,6 +660,26 @@ def test_a_sandbox_that_cannot_be_made_leaves_nothing(
 BUDGET = r"another session keeps .* locked: waited 5 s .* try again"
 
 
+def test_a_view_that_is_being_replaced_is_not_waited_for_either(
+    database: Target, conn: psycopg.Connection
+):
+    """Only pg_dump comes by a view's lock, and by none that its own limit is for."""
+    conn.execute("CREATE TABLE t (a int)")
+    conn.execute("CREATE VIEW v AS SELECT * FROM t")
+    snapshot = catalog.read(conn)
+    work = workload.parse("-- name: q\nSELECT * FROM v")
+    with psycopg.connect(database.conninfo) as other:
+        other.execute("SET idle_in_transaction_session_timeout = '60s'")  # were there no end
+        other.commit()
+        other.execute("CREATE OR REPLACE VIEW v AS SELECT * FROM t WHERE a > 0")
+        with (
+            pytest.raises(SandboxError, match=r"another session keeps public\.v locked"),
+            open_sandbox(database, snapshot, None, work),
+        ):
+            pass
+        other.rollback()
+
+
 def test_a_lock_on_another_table_is_not_waited_for(database: Target, conn: psycopg.Connection):
     conn.execute("CREATE TABLE t (a int PRIMARY KEY)")
     conn.execute("CREATE TABLE other (a int PRIMARY KEY)")
