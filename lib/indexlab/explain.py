@@ -254,22 +254,20 @@ def run(
     Raises:
         psycopg.Error: whatever the server says.
     """
-    # psycopg's SQL() holds literal text; a statement of the user is a whole text of its own.
-    explain = sql.SQL(_options(conn.info.server_version, analyze=analyze, generic=generic))
+    options = _options(conn.info.server_version, analyze=analyze, generic=generic)
     with psycopg.RawCursor(conn, row_factory=tuple_row) as cursor:
         if prepared:
             arguments = sql.SQL(", ").join(sql.Literal(value) for value in values)
             call = sql.SQL("EXECUTE ") + sql.Identifier(prepared)
             cursor.execute(
-                explain + (call + sql.SQL("(") + arguments + sql.SQL(")") if values else call),
+                sql.SQL(options)
+                + (call + sql.SQL("(") + arguments + sql.SQL(")") if values else call),
                 prepare=False,
             )
         else:
-            cursor.execute(
-                explain + sql.SQL(statement),
-                list(values) or None,
-                prepare=False,
-            )
+            # A statement of the user is a whole text, into which nothing is composed.
+            text = (options + statement).encode(conn.info.encoding)
+            cursor.execute(text, list(values) or None, prepare=False)
         row = cursor.fetchone()
     assert row is not None
     return parse(row[0])
