@@ -82,6 +82,7 @@ def read_structure(
         # With nothing on the path, the server qualifies every name that it writes.
         conn.execute("SET TRANSACTION READ ONLY")
         conn.execute("SET LOCAL search_path = ''")
+        conn.execute("SET LOCAL jit = off")  # to compile these queries takes longer than they do
         types = _rows(conn, CopiedType, TYPES, wanted)
         return Structure(
             columns=_rows(conn, CopiedColumn, COPIED_COLUMNS, wanted),
