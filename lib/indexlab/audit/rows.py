@@ -14,8 +14,8 @@ import psycopg
 from psycopg import sql as compose
 
 from indexlab.audit.answers import Answer, Rows
+from indexlab.audit.bounded import not_to_be_read, one_row, too_long
 from indexlab.audit.drafts import Draft
-from indexlab.audit.duplicates import LIMITS, TIMEOUT_MS, not_to_be_read
 
 METHODS = ("btree", "brin")
 """The methods that store whole values on their pages, and so have a limit."""
@@ -67,7 +67,6 @@ SELECT count(DISTINCT substring(w.bytes FROM s.place FOR 3))
 """
 SURELY_WIDE = 2720
 """Runs that make a compressed value too wide for a btree, headers and the like included."""
-NO_JIT = "SET LOCAL jit = off"
 
 
 def read(
@@ -114,22 +113,16 @@ def _read(conn: psycopg.Connection[Any], draft: Draft) -> Rows:
     if why:
         return Rows(statement, unread=why)
     try:
-        with conn.transaction():
-            conn.execute("SET TRANSACTION READ ONLY")
-            conn.execute(LIMITS, [str(TIMEOUT_MS)])
-            conn.execute(NO_JIT)
-            server = conn.info.server_version
-            row = conn.execute(_query(draft, server)).fetchone() or (0, 0, 0)
-            widest, final, together = row
-            if widest > BTREE_MOST >= final and draft.planned().method == "btree":
-                final = _surely(conn, draft, widest)
+        widest, final, together = one_row(conn, _query(draft, conn.info.server_version))
+        if widest > BTREE_MOST >= final and draft.planned().method == "btree":
+            final = _surely(conn, draft, widest)
     except psycopg.errors.QueryCanceled:
-        return Rows(statement, unread=f"that took more than {TIMEOUT_MS // 1000} s")
-    except psycopg.OperationalError:
-        raise
+        return Rows(statement, unread=too_long())
     except psycopg.DataError as error:
         return Rows(statement, refusal=_words(error))
     except psycopg.Error as error:
+        if conn.closed:
+            raise
         return Rows(statement, unread=_words(error))
     return Rows(statement, widest_value=final, widest_row=together)
 
@@ -138,8 +131,8 @@ def _surely(conn: psycopg.Connection[Any], draft: Draft, widest: int) -> int:
     """Return the widest value if no compression makes it fit, and else nothing; reads only."""
     for name in _columns(draft):
         query = compose.SQL(RUNS).format(column=compose.Identifier(name), **_rows_of(draft))
-        found = conn.execute(query).fetchone()
-        if found and found[0] > SURELY_WIDE:
+        (runs,) = one_row(conn, query)
+        if runs > SURELY_WIDE:
             return widest
     return 0
 
