@@ -34,7 +34,9 @@ class Options:
     disposable: bool = False
     baseline: str = ""
     label: str = ""
+    mode: str = "auto"
     budget: float = labs.BUDGET
+    precision: float = labs.PRECISION
     seed: int = 0
     statement_timeout: float = 60.0
     max_slowdown: float | None = None
@@ -82,15 +84,22 @@ class Pipeline:
         )
 
     def benchmark(
-        self, out: Path | None = None, *, label: str | None = None, baseline: str | None = None
+        self,
+        out: Path | None = None,
+        *,
+        label: str | None = None,
+        baseline: str | None = None,
+        mode: str | None = None,
     ) -> Json:
-        """Time the workload, and compare with a baseline if there is one."""
+        """Time the workload, and compare with a baseline or the other side if there is one."""
         options = self.options
         labs.require_queries(self._inputs.workload)
         measured: dict[str, Any] = {
             "label": options.label if label is None else label,
             "baseline": options.baseline if baseline is None else baseline,
+            "mode": options.mode if mode is None else mode,
             "budget": options.budget,
+            "precision": options.precision,
             "seed": options.seed,
             "statement_timeout": options.statement_timeout,
         }
@@ -103,6 +112,9 @@ class Pipeline:
 
     def story(self) -> Json:
         """Audit, benchmark, apply and benchmark again; `run.json` and `index.html` tell of it all.
+
+        On a disposable target, both sides are measured in turns after the build, unless the plan
+        drops indexes: these cannot be brought back for a while.
 
         Without execute the target is not changed: the apply is a dry run, and there is no second
         benchmark.
@@ -120,18 +132,26 @@ class Pipeline:
                     f"({', '.join(unresolved)}): nothing was built; mend them, or apply "
                     f"{(out / 'revised_plan.sql').as_posix()}, which leaves them out"
                 )
-            if measures:
+            interleaved = self.options.execute and self._interleaves()
+            if measures and not interleaved:
                 with summary.stage("benchmark before"):
-                    self.benchmark(out / "before", label="before", baseline="")
+                    self.benchmark(out / "before", label="before", baseline="", mode="one side")
             if not unresolved:
                 with summary.stage("apply"):
                     self.apply()
             if self.options.execute and measures:
-                with summary.stage("benchmark after"):
-                    before = (out / "before").as_posix()
-                    after = self.benchmark(label="after", baseline=before)
+                name = "benchmark, sides in turns" if interleaved else "benchmark after"
+                with summary.stage(name):
+                    before = "" if interleaved else (out / "before").as_posix()
+                    mode = "auto" if interleaved else "one side"
+                    after = self.benchmark(label="after", baseline=before, mode=mode)
                 summary.headline = after["headline"]
         return Run(out).read_json("run")
+
+    def _interleaves(self) -> bool:
+        """Whether both sides can be measured after the build."""
+        disposable = self.options.disposable or self._inputs.target is None
+        return disposable and self.options.mode != "one side" and not self._inputs.plan.drops
 
     @property
     def plan(self) -> IndexPlan:

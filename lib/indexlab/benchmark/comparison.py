@@ -234,7 +234,7 @@ def compare(
       sides, is never called faster or slower, for bootstrap intervals do not see what differs
       between two sessions; on one connection in turns, 0.005 ms;
     - sides that gave different answers are not compared: a wrong answer is never fast;
-    - controls that moved more than the threshold correct all ratios, or forbid all verdicts.
+    - controls that moved more than the threshold correct all ratios, or forbid every verdict on less than they moved by.
 
     Args:
         before: the baseline.
@@ -371,7 +371,7 @@ def _change(
     )
     answers = compared(before.answers, after.answers, is_volatile=before.volatile or after.volatile)
     verdict, why = _verdict(found.low, found.high, minimum_effect), ""
-    if verdict in MOVED and (why := _objection(before, after, drift, answers, bound)):
+    if verdict in MOVED and (why := _objection(before, after, answers, bound)):
         verdict = "not significant"
     if verdict in MOVED and not bound and abs(after_ms - before_ms) < noise_ms:
         verdict, why = "not significant", "the difference is less than what sessions differ by"
@@ -417,7 +417,14 @@ def _bounded(before_ms: float, after_ms: float, bound: str) -> Estimate:
 
 
 def _corrected(found: Estimate, drift: Drift) -> Estimate:
-    """Divide by what the controls moved by; errors of both add up in quadrature."""
+    """Divide by what the controls moved by; errors of both add up in quadrature.
+
+    Where they moved too much to be divided by, an interval reaches as much farther, both ways: a
+    verdict stands only where the change is larger than that.
+    """
+    if drift.verdict == "refused":
+        farther = max(drift.high, 1 / drift.low)
+        return replace(found, low=found.low / farther, high=found.high * farther)
     if drift.verdict != "corrected":
         return found
     import numpy as np
@@ -435,12 +442,10 @@ def _corrected(found: Estimate, drift: Drift) -> Estimate:
     )
 
 
-def _objection(before: Series, after: Series, drift: Drift, answers: Answers, bound: str) -> str:
+def _objection(before: Series, after: Series, answers: Answers, bound: str) -> str:
     """Say what stands against calling a query faster or slower; empty if nothing does."""
     if bound == "both":
         return "both sides were given up at the time limit"
-    if drift.verdict == "refused" and not bound:
-        return "the controls moved too much"
     if answers == "rows differ" and before.kind == "read":
         return "the sides answered with other numbers of rows"
     if answers == "values differ" and not _is_cut(before, after):

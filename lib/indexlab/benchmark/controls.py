@@ -78,9 +78,9 @@ class Drift:
                 )
             case _:
                 return (
-                    f"Controls, which no index can touch, moved too: {moved}, so no query is "
-                    "called faster or slower. Measure again on a quiet server, or interleaved on "
-                    "a disposable clone."
+                    f"Controls, which no index can touch, moved too: {moved}. No query that "
+                    "changed by less than that is called faster or slower. Measure again on a "
+                    "quiet server, or interleaved on a disposable clone."
                 )
 
 

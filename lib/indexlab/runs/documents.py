@@ -108,27 +108,37 @@ def of_benchmark(
 ) -> Json:
     """Write a measurement with every sample, and what changed since its baseline."""
     values = {item.query.name: item.values for item in sampled}
-    whole = asdict(replace(measurement, series=()))
-    del whole["series"], whole["server"]
+    whole = asdict(replace(measurement, series=(), controls=()))
+    del whole["series"], whole["server"], whole["controls"]
     document: Json = {
         **whole,
         "target": of_target(target, server),
         "queries": [_series(series, values[series.query]) for series in measurement.series],
+        "control_series": [_series(series, ((),)) for series in measurement.controls],
         "changes": [],
         "headline": None,
     }
     if comparison is not None:
-        document |= {
-            "baseline": comparison.before,
-            "changes": [asdict(change) for change in comparison.changes],
-            "headline": of_headline(comparison.headline),
-            "all_reads": of_headline(comparison.reads),
-            "controls": comparison.controls,
-            "warnings": comparison.warnings,
-            "confidence": comparison.confidence,
-            "minimum_effect": comparison.minimum_effect,
-        }
+        document |= of_comparison(comparison)
     return document
+
+
+def of_comparison(comparison: Comparison) -> Json:
+    """Write what changed between two measurements."""
+    return {
+        "baseline": comparison.before,
+        "changes": [asdict(change) for change in comparison.changes],
+        "headline": of_headline(comparison.headline),
+        "all_reads": of_headline(comparison.reads),
+        "controls": comparison.controls,
+        "warnings": comparison.warnings,
+        "confidence": comparison.confidence,
+        "minimum_effect": comparison.minimum_effect,
+        "drift": asdict(comparison.drift),
+        "mode": comparison.mode,
+        "failed_on_one_side": [asdict(failure) for failure in comparison.failed],
+        "false_discoveries": comparison.false_discoveries,
+    }
 
 
 def of_headline(headline: Headline) -> Json:
@@ -167,7 +177,8 @@ def measurement(run: Run) -> Measurement:
     source = run.path / "benchmark.json"
     try:
         series = [{**query, "explain": query["plan"]} for query in document["queries"]]
-        whole = {**document, "series": series, "server": document["target"]}
+        own = [{**one, "explain": one["plan"]} for one in document.get("control_series", ())]
+        whole = {**document, "series": series, "controls": own, "server": document["target"]}
         return TypeAdapter(Measurement).validate_python(whole)
     except (KeyError, TypeError) as error:
         raise InputError(f"lacks {error} of a benchmark", source=source) from None
@@ -218,6 +229,7 @@ def comparison(run: Run) -> Comparison | None:
         "before": document["baseline"],
         "after": document["label"],
         "reads": document["all_reads"],
+        "failed": document.get("failed_on_one_side", ()),
     }
     try:
         return TypeAdapter(Comparison).validate_python(whole)
