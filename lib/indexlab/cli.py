@@ -349,7 +349,7 @@ def _slowed(comparison: Comparison | None, max_slowdown: float | None) -> int:
         click.echo(
             f"indexlab: {change.query} is slower than --max-slowdown {max_slowdown:g} "
             f"allows: {change.ratio:.2f}x ({change.ratio_low:.2f} to {change.ratio_high:.2f}); "
-            f"{change.difference}",
+            f"{change.difference}; {change.reason}",
             err=True,
         )
     broken = comparison.broken()

@@ -1,7 +1,9 @@
 """The benchmark stage: `measure` and `interleave` time a workload, `compare` says what changed."""
 
-from indexlab.benchmark.comparison import Change, Comparison, Headline, compare
+from indexlab.benchmark.changes import Change, Comparison, Headline
+from indexlab.benchmark.comparison import compare
 from indexlab.benchmark.controls import Drift
+from indexlab.benchmark.price import Price, WritePrice, price
 from indexlab.benchmark.series import (
     Conditions,
     Failure,
@@ -20,10 +22,13 @@ __all__ = [
     "Failure",
     "Headline",
     "Measurement",
+    "Price",
     "Sample",
     "Series",
     "Table",
+    "WritePrice",
     "compare",
     "interleave",
     "measure",
+    "price",
 ]
