@@ -26,7 +26,7 @@ from indexlab import target as targets
 from indexlab import workload as workloads
 from indexlab.apply import Applied, Event, Outcome
 from indexlab.audit import Audit
-from indexlab.benchmark import Comparison, Measurement
+from indexlab.benchmark import Comparison, Measurement, Price
 from indexlab.catalog import Catalog
 from indexlab.charts import Chart
 from indexlab.demo import database
@@ -590,6 +590,42 @@ class Lab:
         if before is None:
             return Note.words("There is no baseline to draw beside it.")
         return charts.ecdf(before, after)
+
+    def ratios(self, comparison: Comparison | Note) -> Chart | Note:
+        """Draw each query's ratio with its interval."""
+        return comparison if isinstance(comparison, Note) else charts.forest(comparison)
+
+    def drift(
+        self, after: Measurement, comparison: Comparison | Note, baseline: str
+    ) -> Chart | Note:
+        """Draw the controls round by round: whether the machine was the same on both sides."""
+        before = self._before(baseline)
+        if before is None or isinstance(comparison, Note):
+            return Note.words("There are no two sides that the machine could differ between.")
+        return charts.drift(before, after, comparison)
+
+    def price(
+        self, after: Measurement, comparison: Comparison | Note, baseline: str
+    ) -> Price | Note:
+        """Hold the read gain against the write price."""
+        before = self._before(baseline)
+        if before is None or isinstance(comparison, Note):
+            return Note.words("There is no second side, so no price.")
+        steps = documents.outcomes(self.run) if self.run and self.run.has("apply") else ()
+        built = [outcome for outcome in steps if outcome.outcome == "built"]
+        return benchmarking.price(
+            comparison,
+            before,
+            after,
+            bytes=sum(outcome.bytes or 0 for outcome in built),
+            build_seconds=sum(outcome.seconds or 0 for outcome in built),
+        )
+
+    def gains(self, price: Price | Note, comparison: Comparison | Note) -> Chart | Note:
+        """Draw what reads save beside what writes pay."""
+        if isinstance(price, Note) or isinstance(comparison, Note):
+            return Note.words("There is nothing to draw.")
+        return charts.price(price, comparison)
 
     def builds(self, applied: Applied) -> Chart | Note:
         """Draw size and build time of what was built."""
