@@ -83,6 +83,8 @@ class Unit:
     def _executions(self) -> int:
         if self.is_control:
             return CONTROL_EXECUTIONS
+        if any(runner.evictor is not None for runner in self.runners):
+            return 1
         fitting = int(ROUND_MS / max(self.cost_ms, 1e-6))
         return max(1, min(fitting, ROUND_EXECUTIONS, MAX_SAMPLES - self.taken))
 

@@ -16,6 +16,7 @@ from psycopg import pq, sql
 from indexlab import explain
 from indexlab.benchmark import sessions
 from indexlab.benchmark.answers import MAX_SETS, digest
+from indexlab.benchmark.cache import Evictor
 from indexlab.benchmark.series import Sample, Series
 from indexlab.errors import InputError, TargetError
 from indexlab.explain import Explain
@@ -77,6 +78,8 @@ class Runner:
     side: Side
     source: str | Path
     timeout: float
+    evictor: Evictor | None = None
+    """Where the cache is to be cold: run before each execution, outside of its time."""
     rows: int = 0
     cost_ms: float = 0.0
     """How long an execution takes, as far as is known."""
@@ -133,6 +136,8 @@ class Runner:
     def execute(self) -> float:
         """Run the next set of values and return its latency in milliseconds."""
         number = self.turn % len(self.sampled.values)
+        if self.evictor is not None:
+            self.evictor.evict()
         self.begun = time.monotonic()
         ms, result = sessions.timed(self.conn, self.name, self.sampled.values[number])
         self.spent_ms += ms
@@ -208,10 +213,11 @@ class Runner:
         the last five executions is within 5% of that of the five before, all past the custom plans.
         """
         spent = 0.0
-        while not self.is_given_up and not self.steady and len(self.warm) < MAX_WARM_UP:
+        most = MAX_WARM_UP if self.evictor is None else CUSTOM_PLANS
+        while not self.is_given_up and not self.steady and len(self.warm) < most:
             if len(self.warm) >= 1 and spent + self.cost_ms >= limit_ms:
                 break
-            count = 1 if self.cost_ms > 1 else STEADY_WINDOW
+            count = 1 if self.cost_ms > 1 or self.evictor else STEADY_WINDOW
             with self.giving_up():
                 times = self.repeat(count)
                 self.warm += times
@@ -231,7 +237,7 @@ class Runner:
         """Take `count` samples in round `number`; after a switch, the first ones do not count."""
         first, sets = self.turn, len(self.sampled.values)
         settling = 0
-        if self.side.switching:
+        if self.side.switching and self.evictor is None:
             settling = 0 if self.cost_ms > SLOW_MS else 1 if self.cost_ms > 5 else 2
         with self.giving_up():
             times = self.repeat(count, settling)

@@ -6,7 +6,7 @@ import contextlib
 import math
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -16,12 +16,13 @@ from typing import Any, Literal
 import psycopg
 from psycopg import sql
 
-from indexlab.benchmark import controls, rounds, sessions
+from indexlab.benchmark import cache, controls, rounds, sessions
 from indexlab.benchmark.rounds import Progress, Unit
 from indexlab.benchmark.runners import GivenUp, Runner, Side
 from indexlab.benchmark.series import Conditions, Failure, Measurement, Series
 from indexlab.errors import InputError
-from indexlab.target import Server, Target
+from indexlab.target import Server, Target, connect
+from indexlab.target import server as server_of
 from indexlab.workload import SampledQuery
 
 WRITING = ("Insert", "Update", "Delete", "Merge")
@@ -53,6 +54,7 @@ class _Design:
     seed: int
     statement_timeout: float
     source: str | Path
+    cold: bool = False
 
     def check(self, sampled: Sequence[SampledQuery]) -> None:
         """Check what can be checked before anything is connected.
@@ -95,6 +97,7 @@ def measure(
     sampled: tuple[SampledQuery, ...],
     *,
     label: str = "",
+    cold: bool = False,
     rounds: int = 0,
     budget: float = 12.0,
     precision: float = 0.0,
@@ -130,6 +133,7 @@ def measure(
         sampled: the queries with their values, from `workload.sample`. A write without values (its
             baseline has not run it) is skipped.
         label: what reports call this measurement, such as `before`.
+        cold: empty the caches of server and operating system before each execution.
         rounds: how many; 0 lets precision and budget decide. A query gets three samples in any
             case.
         budget: seconds for steps 3 and 4 over all queries. It is exceeded where slow queries
@@ -147,7 +151,7 @@ def measure(
         InputError: a query fails; names its line.
         TargetError: the target cannot be reached, or the connection is lost.
     """
-    plan = _Design(rounds, budget, precision, seed, statement_timeout, source)
+    plan = _Design(rounds, budget, precision, seed, statement_timeout, source, cold)
     plan.check(sampled)
     tell = progress or (lambda _words, _part: None)
     began = _Moment.now()
@@ -161,9 +165,11 @@ def measure(
             else reading
         )
 
+        evictor = _evictor(stack, target, reading) if cold else None
+
         def runner(one: SampledQuery, name: str) -> Runner:
             conn = writing if one.query.kind == "write" else reading
-            return Runner(one, conn, name, side, source, statement_timeout)
+            return Runner(one, conn, name, side, source, statement_timeout, evictor)
 
         units = [
             Unit((runner(one, f"indexlab_{number}"),))
@@ -189,6 +195,7 @@ def interleave(
     hidden: Sequence[tuple[str, str]],
     *,
     labels: tuple[str, str] = ("before", "after"),
+    cold: bool = False,
     rounds: int = 0,
     budget: float = 24.0,
     precision: float = 0.05,
@@ -211,6 +218,7 @@ def interleave(
         sampled: the queries with their values, from `workload.sample`.
         hidden: schema and name of the indexes that the side before does not have.
         labels: what reports call the sides.
+        cold: empty the caches of server and operating system before each execution.
         rounds: how many; 0 lets precision and budget decide.
         budget: seconds of warming up and measuring, over all queries and both sides.
         precision: how wide the interval of a ratio may be: 0.05 is 5%; 0 uses the budget up.
@@ -227,20 +235,22 @@ def interleave(
         TargetError: the target cannot be reached, somebody else uses a table, or the connection is
             lost.
     """
-    plan = _Design(rounds, budget, precision, seed, statement_timeout, source)
+    plan = _Design(rounds, budget, precision, seed, statement_timeout, source, cold)
     plan.check(sampled)
     tell = progress or (lambda _words, _part: None)
     began = _Moment.now()
     skipped = _skipped(sampled, disposable=True)
     names = tuple(sorted(hidden))
     sides = (Side(labels[0], names, switching=True), Side(labels[1], switching=True))
-    with sessions.opened(target, statement_timeout, read_only=False) as conn:
+    with ExitStack() as stack:
+        conn = stack.enter_context(sessions.opened(target, statement_timeout, read_only=False))
+        evictor = _evictor(stack, target, conn) if cold else None
         conn.execute(LOCK_TIMEOUT, [f"{sessions.OTHERS_MS}ms"])
         _check_hiding(conn, sides[0])
 
         def pair(one: SampledQuery, name: str) -> tuple[Runner, ...]:
             return tuple(
-                Runner(one, conn, f"{name}_{number}", side, source, statement_timeout)
+                Runner(one, conn, f"{name}_{number}", side, source, statement_timeout, evictor)
                 for number, side in enumerate(sides)
             )
 
@@ -295,6 +305,12 @@ def _check_hiding(conn: psycopg.Connection[Any], side: Side) -> None:
         ) from None
 
 
+def _evictor(stack: ExitStack, address: Target, conn: psycopg.Connection[Any]) -> cache.Evictor:
+    """Open a session for emptying caches."""
+    other = stack.enter_context(connect(address, purpose="benchmark cache"))
+    return stack.enter_context(cache.evictor(other, server_of(conn)))
+
+
 def _skipped(sampled: Iterable[SampledQuery], *, disposable: bool) -> tuple[str, ...]:
     return tuple(
         one.query.name
@@ -303,11 +319,15 @@ def _skipped(sampled: Iterable[SampledQuery], *, disposable: bool) -> tuple[str,
     )
 
 
-def _control_units(runners: Any) -> list[Unit]:
-    return [
-        Unit(runners(one, f"indexlab_control_{number}"), is_control=True)
-        for number, one in enumerate(controls.queries())
-    ]
+def _control_units(runners: Callable[[SampledQuery, str], tuple[Runner, ...]]) -> list[Unit]:
+    """Make units of the controls; their cache stays warm: they watch over the machine."""
+    units = []
+    for number, one in enumerate(controls.queries()):
+        unit = Unit(runners(one, f"indexlab_control_{number}"), is_control=True)
+        for runner in unit.runners:
+            runner.evictor = None
+        units.append(unit)
+    return units
 
 
 def _check(
@@ -351,6 +371,7 @@ def _facts(
     server, settings = sessions.facts(conn)
     conditions = Conditions(
         mode=mode,
+        cache="cold" if plan.cold else "warm",
         precision=plan.precision,
         seed=plan.seed,
         client_cpus=os.cpu_count() or 0,
