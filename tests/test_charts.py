@@ -97,6 +97,11 @@ def priced() -> Chart:
     return charts.price(benchmark.price(comparison, before, after), comparison)
 
 
+def scaled() -> Chart:
+    pairs = [(measured("b", 0.7 * rows), measured("a", 0.01)) for rows in (0.1, 1.0, 4.0)]
+    return charts.scale(benchmark.scaling((100_000, 1_000_000, 4_000_000), pairs))
+
+
 DRAWN: dict[str, Callable[[], Chart]] = {
     "before_after": lambda: charts.before_after(story()),
     "ecdf": lambda: charts.ecdf(measured("before", 0.7), measured("_after", 0.0162)),
@@ -104,6 +109,7 @@ DRAWN: dict[str, Callable[[], Chart]] = {
     "forest": lambda: charts.forest(story()),
     "drift": lambda: drifting(1.0),
     "price": priced,
+    "scale": scaled,
     "builds": lambda: charts.builds(
         NAMES, [2.0**n for n in range(len(NAMES))], [n * 7.5 for n in range(len(NAMES))]
     ),
@@ -169,6 +175,13 @@ def test_a_drift_is_told_with_what_follows_from_it() -> None:
     assert drifting(1.0).title.endswith("the machine was steady")
     assert drifting(1.12).title.endswith("ratios are corrected")
     assert drifting(1.5).title.endswith("small changes are in doubt")
+
+
+def test_scale_lines_have_their_exponents() -> None:
+    chart = scaled()
+    assert chart.title.startswith("14 of 14 queries grow more slowly with the indexes")
+    assert "by_id: rows^1.00 before" in chart.alt
+    assert "rows^0.00 after" in chart.alt
 
 
 def test_a_forest_counts_what_is_beyond_doubt() -> None:

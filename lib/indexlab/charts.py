@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from indexlab import display, units
-from indexlab.benchmark import Change, Comparison, Headline, Measurement, Price, Series
+from indexlab.benchmark import Change, Comparison, Headline, Measurement, Price, Scaling, Series
 from indexlab.errors import InputError
 
 if TYPE_CHECKING:
@@ -352,6 +352,75 @@ def price(found: Price, comparison: Comparison) -> Chart:
             + _left_out(len(shown), len(reads) + len(writes))
         )
         return _chart(figure, title, alt)
+
+
+def scale(found: Scaling) -> Chart:
+    """Draw each query's latency against the size of the table, both sides, on log axes."""
+    growths = sorted(found.growths, key=lambda g: g.exponent_after - g.exponent_before)
+    first, last = units.count(found.rows[0]), units.count(found.rows[-1])
+    title = f"{first} to {last} rows: no query was measured"
+    if growths:
+        flat = sum(growth.exponent_after < growth.exponent_before - 0.2 for growth in growths)
+        title = (
+            f"{flat} of {units.plural(len(growths), 'query')} grow more slowly with the indexes, "
+            f"from {first} to {last} rows"
+        )
+    alt = _sentence(
+        title,
+        (
+            f"{g.query}: rows^{g.exponent_before:.2f} before "
+            f"({', '.join(units.ms(ms) for ms in g.before_ms)}), rows^{g.exponent_after:.2f} after "
+            f"({', '.join(units.ms(ms) for ms in g.after_ms)})"
+            for g in growths
+        ),
+    )
+    shown = growths[:MAX_PANELS]
+    columns = min(3, max(1, len(shown)))
+    lines = max(1, -(-len(shown) // columns))
+    with _style():
+        figure = _figure(title, 0.9 + 1.7 * lines)
+        for number, growth in enumerate(shown):
+            axes = figure.add_subplot(lines, columns, number + 1)
+            for times, colour, line, mark in (
+                (growth.before_ms, BEFORE, "--", "o"),
+                (growth.after_ms, AFTER, "-", "D"),
+            ):
+                axes.plot(found.rows, times, line, marker=mark, color=colour, markersize=4)
+            name = _short(growth.query, PANEL_NAME)
+            exponents = f"rows^{growth.exponent_before:.2f} -> rows^{growth.exponent_after:.2f}"
+            axes.set_title(f"{name}\n{exponents}", fontsize=8)
+            _log_both(axes, found.rows, [*growth.before_ms, *growth.after_ms])
+        figure.supxlabel(
+            "rows of the largest table, logarithmic" + _left_out(len(shown), len(growths)),
+            fontsize=9,
+        )
+        figure.supylabel("median latency, logarithmic", fontsize=9)
+        if shown:
+            axes = figure.axes[0]
+            axes.plot([], [], "--", marker="o", color=BEFORE, label="without the indexes")
+            axes.plot([], [], "-", marker="D", color=AFTER, label="with them")
+            figure.legend(loc="outside lower right", ncols=2, fontsize=8.5)
+        return _chart(figure, title, alt)
+
+
+def _log_both(axes: Axes, rows: Sequence[int], times: Sequence[float]) -> None:
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlim(min(rows) / 1.6, max(rows) * 1.6)
+    axes.xaxis.set_major_locator(FixedLocator([float(min(rows)), float(max(rows))]))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: units.count(round(value))))
+    low, high = int(_magnitude(min(times)) // 1), -int(-_magnitude(max(times)) // 1)
+    axes.set_ylim(10.0**low * 0.8, 10.0 ** max(high, low + 1) * 1.25)
+    step = max(1, -(-(high - low) // 3))
+    ticks = [10.0**n for n in range(low, max(high, low + 1) + 1, step)]
+    axes.yaxis.set_major_locator(FixedLocator(ticks))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _decade(value)))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_minor_locator(NullLocator())
+    axes.tick_params(labelsize=7.5)
+    axes.grid(visible=True, color=RULE, linewidth=0.5)
 
 
 def _signed(ms: float) -> str:

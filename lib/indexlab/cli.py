@@ -120,6 +120,34 @@ _measuring = _options(
         help="Measure with and without the planned indexes in turns (on a disposable target, "
         "where it is the default), or only what is there.",
     ),
+    click.option(
+        "--cache",
+        type=click.Choice(["warm", "cold"]),
+        default="warm",
+        show_default=True,
+        help="cold: empty the caches before each execution, where that is permitted.",
+    ),
+    click.option(
+        "--clients",
+        type=click.IntRange(min=0, max=1000),
+        default=0,
+        metavar="N",
+        help="Also put load on: so many sessions at once, by pgbench.",
+    ),
+    click.option(
+        "--rate",
+        type=click.FloatRange(min=0, max=1e6),
+        default=0.0,
+        metavar="R",
+        help="Transactions per second of that load; 0 is as fast as they can.",
+    ),
+    click.option(
+        "--seconds",
+        type=click.FloatRange(min=1, max=86400),
+        default=10.0,
+        metavar="T",
+        help="How long that load lasts.",
+    ),
     click.option("--seed", type=int, default=0, help="Of parameter values and query order."),
     click.option(
         "--statement-timeout",
@@ -216,13 +244,38 @@ def explain_rule(name: str) -> int:
 @_measuring
 @click.option("--baseline", default="", metavar="RUN", help="An earlier run to compare with.")
 @click.option("--label", default="", help="Name of this measurement.")
+@click.option(
+    "--scale",
+    default="",
+    metavar="SIZES",
+    help="On the demo: measure at these multiples of its size, such as 0.1,1,4.",
+)
 def benchmark(**given: Any) -> int:
     """Time every query of the workload, and compare with an earlier run."""
     options = _read(given, "benchmark")
+    if options.scale:
+        return _scaled(options, given["form"])
     with _Terminal() as terminal:
         document = _pipeline(options, terminal).benchmark()
     _print(document, given["form"], _benchmark_lines(document), options, "benchmark.html")
     return _regressed(options)
+
+
+def _scaled(options: Options, form: str) -> int:
+    """Measure at several sizes and print how each query grows."""
+    from indexlab import units
+
+    with _Terminal() as terminal:
+        document = _pipeline(options, terminal).scaled()
+    lines = [
+        f"{growth['query']:<32} rows^{growth['exponent_before']:.2f} -> "
+        f"rows^{growth['exponent_after']:.2f}   at {units.count(document['rows'][-1])} rows "
+        f"{units.ms(growth['before_ms'][-1])} -> {units.ms(growth['after_ms'][-1])}"
+        for growth in document["growths"]
+    ]
+    chart = (options.out / "scale.png").as_posix()
+    _say([_json(document)] if form == "json" else [*lines, "", f"chart: {chart}"])
+    return 0
 
 
 @cli.command()

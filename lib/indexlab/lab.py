@@ -26,7 +26,8 @@ from indexlab import target as targets
 from indexlab import workload as workloads
 from indexlab.apply import Applied, Event, Outcome
 from indexlab.audit import Audit
-from indexlab.benchmark import Comparison, Measurement, Price
+from indexlab.benchmark import Comparison, Load, Measurement, Price
+from indexlab.benchmark import load as loading
 from indexlab.catalog import Catalog
 from indexlab.charts import Chart
 from indexlab.demo import database
@@ -44,7 +45,34 @@ BUDGET = 10.0
 """Seconds of measuring, over all queries of one side."""
 PRECISION = 0.05
 """How wide the interval of a ratio may be before a query needs no further round."""
+CACHES = ("warm", "cold")
 MODES = ("auto", "one side", "interleaved")
+
+
+@dataclass(frozen=True, slots=True)
+class Loads:
+    """What many clients saw, and what they saw before."""
+
+    after: Load
+    before: Load | None
+
+    def _repr_html_(self) -> str:
+        sides = [("before", self.before), ("after", self.after)]
+        rows = [
+            (
+                label,
+                f"{side.throughput:,.1f}/s",
+                *(units.ms(ms) for ms in (side.p50_ms, side.p95_ms, side.p99_ms, side.max_ms)),
+                side.late,
+            )
+            for label, side in sides
+            if side is not None
+        ]
+        columns = ("", "throughput", "p50", "p95", "p99", "longest", "skipped or failed")
+        note = "Latency counts from the scheduled start." if self.after.rate else ""
+        caption = f"{units.plural(self.after.clients, 'client')} at once"
+        table = display.table(columns, rows, caption=caption, numeric=columns[1:])
+        return f"{table}<p>{note}</p>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -386,6 +414,7 @@ class Lab:
         label: str = "",
         baseline: str = "",
         mode: str = "auto",
+        cache: str = "warm",
         budget: float = BUDGET,
         precision: float = PRECISION,
         seed: int = 0,
@@ -402,6 +431,8 @@ class Lab:
             mode: `interleaved` measures with and without the planned indexes that exist, in turns,
                 on a disposable target; `one side` only as the target is; `auto` interleaves
                 where that is possible and no baseline is given.
+            cache: `warm` as a busy server's, or `cold`: emptied before each execution, on a
+                disposable server of this machine.
             budget: seconds of measuring, over all queries of a side.
             precision: how wide the interval of a ratio may be before a query needs no further
                 round: 0.05 is 5%; 0 uses the budget up.
@@ -416,12 +447,20 @@ class Lab:
             ("label", label, str),
             ("baseline", baseline, str),
             ("mode", mode, str),
+            ("cache", cache, str),
             ("budget", budget, float),
             ("precision", precision, float),
             ("seed", seed, int),
             ("statement_timeout", statement_timeout, float),
         ):
             _check_type(name, value, kind)
+        if cache not in CACHES:
+            raise InputError(f"cache {cache!r} is none of {', '.join(CACHES)}")
+        if cache == "cold" and not self.disposable:
+            raise InputError(
+                "a cold cache is cold for everybody on that server: do it on a clone, and say "
+                "--disposable"
+            )
         hidden = self._to_hide(mode, baseline)
         self._other = self._baseline(baseline) if baseline else None
         if baseline:
@@ -436,6 +475,7 @@ class Lab:
                 sampled,
                 hidden,
                 labels=("before", label or "after"),
+                cold=cache == "cold",
                 budget=2 * budget,
                 precision=precision,
                 seed=seed,
@@ -448,6 +488,7 @@ class Lab:
                 self.target,
                 sampled,
                 label=label,
+                cold=cache == "cold",
                 budget=budget,
                 precision=precision,
                 seed=seed,
@@ -462,6 +503,53 @@ class Lab:
         self._keep(measurement, sampled, seed)
         self._progress.done()
         return measurement
+
+    def load(
+        self,
+        clients: int,
+        *,
+        rate: float = 0.0,
+        seconds: float = 10.0,
+        seed: int = 0,
+        baseline: str = "",
+        statement_timeout: float = 60.0,
+    ) -> Loads | Note:
+        """Send the workload from many clients at once; keeps `load.json` in the run.
+
+        Args:
+            clients: concurrent sessions; 0 puts no load on.
+            rate: transactions per second over all clients; 0 is as fast as they can.
+            seconds: how long.
+            seed: of parameter values and of the choice of queries.
+            baseline: run directory of an earlier load to show beside it.
+            statement_timeout: seconds after which the server gives a statement up.
+
+        Raises:
+            InputError: a number is out of range.
+            TargetError: a statement fails.
+        """
+        for name, value, kind in (("clients", clients, int), ("rate", rate, float)):
+            _check_type(name, value, kind)
+        if clients == 0:
+            return Note.words("No load was asked for (clients).")
+        self._progress.tell(f"{units.plural(clients, 'client')} for {units.duration(seconds)}")
+        with targets.connect(self.target, read_only=True, purpose="benchmark") as conn:
+            sampled = workloads.sample(conn, self.workload, seed=seed)
+        found = loading.run(
+            self.target,
+            sampled,
+            clients=clients,
+            rate=rate,
+            seconds=seconds,
+            seed=seed,
+            statement_timeout=statement_timeout,
+            disposable=self.disposable,
+        )
+        earlier = documents.load(Run(Path(baseline))) if baseline else None
+        if self.run is not None:
+            self.run.write_json("load", documents.of_load(found, earlier))
+        self._progress.done()
+        return Loads(found, earlier)
 
     def _keep(self, measurement: Measurement, sampled: tuple[SampledQuery, ...], seed: int) -> None:
         if self.run is None:

@@ -3,7 +3,9 @@
 from indexlab.benchmark.changes import Change, Comparison, Headline
 from indexlab.benchmark.comparison import compare
 from indexlab.benchmark.controls import Drift
+from indexlab.benchmark.load import Load
 from indexlab.benchmark.price import Price, WritePrice, price
+from indexlab.benchmark.scale import Growth, Scaling, scaling
 from indexlab.benchmark.series import (
     Conditions,
     Failure,
@@ -20,10 +22,13 @@ __all__ = [
     "Conditions",
     "Drift",
     "Failure",
+    "Growth",
     "Headline",
+    "Load",
     "Measurement",
     "Price",
     "Sample",
+    "Scaling",
     "Series",
     "Table",
     "WritePrice",
@@ -31,4 +36,5 @@ __all__ = [
     "interleave",
     "measure",
     "price",
+    "scaling",
 ]

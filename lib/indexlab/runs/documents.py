@@ -7,7 +7,7 @@ from typing import Any
 
 from indexlab.apply import Applied, Outcome
 from indexlab.audit import Audit, Finding, place, statement_sql
-from indexlab.benchmark import Comparison, Headline, Measurement, Series
+from indexlab.benchmark import Comparison, Headline, Load, Measurement, Scaling, Series
 from indexlab.errors import InputError
 from indexlab.runs.directory import Json, Run
 from indexlab.target import Server, Target
@@ -139,6 +139,32 @@ def of_comparison(comparison: Comparison) -> Json:
         "failed_on_one_side": [asdict(failure) for failure in comparison.failed],
         "false_discoveries": comparison.false_discoveries,
     }
+
+
+def of_scaling(scaling: Scaling) -> Json:
+    """Write how latency grows with the size of the tables."""
+    return asdict(scaling)
+
+
+def of_load(load: Load, before: Load | None) -> Json:
+    """Write what many clients saw, and what they saw before."""
+    return {**asdict(load), "before": None if before is None else asdict(before)}
+
+
+def load(run: Run) -> Load | None:
+    """Read back what many clients saw, where the run put load on.
+
+    Raises:
+        InputError: it is not as this version writes it.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    if not run.has("load"):
+        return None
+    try:
+        return TypeAdapter(Load).validate_python(run.read_json("load"))
+    except ValidationError as error:
+        raise InputError(str(error), source=run.path / "load.json") from None
 
 
 def of_headline(headline: Headline) -> Json:
