@@ -172,7 +172,7 @@ def test_the_title_tells_the_finding() -> None:
 
 
 def test_a_drift_is_told_with_what_follows_from_it() -> None:
-    assert drifting(1.0).title.endswith("the machine was steady")
+    assert drifting(1.0).title.endswith("neither was favoured")
     assert drifting(1.12).title.endswith("ratios are corrected")
     assert drifting(1.5).title.endswith("small changes are in doubt")
 

@@ -251,7 +251,7 @@ def drift(before: Measurement, after: Measurement, comparison: Comparison) -> Ch
     """Draw the controls round by round, each as a share of its median over both sides."""
     moved = max(comparison.drift.ratio, 1 / comparison.drift.ratio) - 1
     title = {
-        "steady": f"controls moved by {moved:.1%} between the sides: the machine was steady",
+        "steady": f"controls moved by {moved:.1%} between the sides: neither was favoured",
         "corrected": f"controls moved by {moved:.1%} between the sides: ratios are corrected",
         "refused": f"controls moved by {moved:.0%} between the sides: small changes are in doubt",
         "unknown": "no control was measured on both sides",

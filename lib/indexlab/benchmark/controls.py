@@ -66,6 +66,12 @@ class Drift:
             case "unknown":
                 return "No control was measured on both sides: a drift of the machine is not seen."
             case "steady":
+                if self.high / self.low > (1 + self.threshold) ** 4:
+                    return (
+                        f"No drift between the sides was seen (after / before {self.ratio:.3f}), but "
+                        f"the controls scatter: {self.low:.3g} to {self.high:.3g}. A quiet machine "
+                        "would tell more."
+                    )
                 return (
                     f"Controls are steady within {self.threshold:.0%}: "
                     f"after / before {self.ratio:.3f} ({self.low:.3g} to {self.high:.3g})."
