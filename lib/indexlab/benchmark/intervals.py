@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 RESAMPLES = 2000
 MIN_ROUNDS = 5
 """From so many rounds on, a side with several samples in a round is resampled by rounds."""
+FEW_DRAWS = 8
+"""Below this, resamples hardly reach beyond the value on one side: the other side's error holds for
+both."""
 PER_SET = 5
 """From so many samples of each set of values on, a side is resampled within its sets."""
 
@@ -117,7 +120,10 @@ def _estimate(value: float, errors: Floats, draws: int, confidence: float) -> Es
 
     tail = 50 * (1 - confidence)
     wider = _expansion(max(draws, 2), confidence)
-    low, high = value * np.exp(np.percentile(errors, [tail, 100 - tail]) * wider)
+    ends = np.percentile(errors, [tail, 100 - tail])
+    if draws < FEW_DRAWS:
+        ends = np.array([-1, 1]) * np.abs(ends).max()
+    low, high = value * np.exp(ends * wider)
     return Estimate(value, float(low), float(high), draws, float(np.std(errors) * wider))
 
 

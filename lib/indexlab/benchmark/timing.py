@@ -115,8 +115,8 @@ def measure(
        meet no dead rows that an earlier measurement has rolled back.
     3. Each is executed again until its latency is steady, past the five executions that the server
        plans for their values, so that samples have the plan that a long-lived application gets
-       (plan_cache_mode as it is). Queries slower than their share of the budget are only executed
-       once more. The warm-up is kept apart.
+       (plan_cache_mode as it is). Queries slower than their share of the budget are warmed up by
+       step 1 alone. The warm-up is kept apart.
     4. Rounds, with the queries and the kit's controls in another order in each: every query runs
        once, a fast one up to 20 times or 50 ms. Sets of values take turns, in the same order on
        both sides of a comparison. A query leaves when its interval is narrow enough. Reads come
