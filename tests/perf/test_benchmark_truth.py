@@ -46,8 +46,10 @@ SAME = tuple(
     + ["SELECT pg_sleep(0.002)"]
 )
 """What the planner serves alike with and without the index on `unused`."""
-# Whole milliseconds: the server rounds a wait up to them.
-SLEPT = "SELECT pg_sleep(CASE WHEN to_regclass('public.marker') IS NULL THEN 0.010 ELSE 0.011 END)"
+# The server rounds a wait up to whole milliseconds: 10 and 11, without a doubt about rounding.
+SLEPT = (
+    "SELECT pg_sleep(CASE WHEN to_regclass('public.marker') IS NULL THEN 0.0095 ELSE 0.0105 END)"
+)
 DOUBLED = (
     "SELECT sum(length(filler)) > 0 FROM points WHERE id BETWEEN 1 AND "
     "CASE WHEN to_regclass('public.marker') IS NULL THEN 4000 ELSE 8000 END"

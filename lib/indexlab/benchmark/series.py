@@ -149,6 +149,16 @@ class Conditions:
     """Time within executions, warm-up included: the rest of `seconds` is the kit's own."""
     tables: tuple[Table, ...] = ()
 
+    def __str__(self) -> str:
+        """Say it in a few words."""
+        rounds = units.plural(self.rounds, "round")
+        without = f" without {', '.join(self.hidden)}" if self.hidden else ""
+        where = f"client with {units.plural(self.client_cpus, 'processor')} at load"
+        return (
+            f"{self.mode}{without}, {self.cache} cache, {rounds}, seed {self.seed}, "
+            f"{where} {self.client_load:.1f}"
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
@@ -232,8 +242,8 @@ class Measurement:
         numeric = ("weight", "samples", "p50", "p95", "p99", "rows")
         named = f" {self.label}" if self.label else ""
         note = display.escape(
-            f"{self.server}, {self.started}, {units.duration(self.seconds)}; an empty statement "
-            f"takes {units.ms(self.overhead_ms)}"
+            f"{self.server}, {self.started}, {units.duration(self.seconds)}; {self.conditions}; "
+            f"an empty statement takes {units.ms(self.overhead_ms)}"
             + (f"; writes not run: {', '.join(self.skipped)}" if self.skipped else "")
             + "".join(f"; {failure.query} fails: {failure.reason}" for failure in self.failed)
         )

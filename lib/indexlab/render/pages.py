@@ -19,6 +19,7 @@ FILES = (
     ("before/benchmark.html", "the measurements before"),
     ("apply.html", "what was built, step by step"),
     ("benchmark.html", "the measurements after, and what changed"),
+    ("load.json", "what many clients saw, before and after"),
     ("revised_plan.sql", "the plan, revised; the kit reads it back"),
     ("migration.sql", "the same for psql, with verification, test and monitoring queries"),
     ("rollback.sql", "the way back"),

@@ -7,7 +7,7 @@ from typing import Any
 
 from indexlab.apply import Applied, Outcome
 from indexlab.audit import Audit, Finding, place, statement_sql
-from indexlab.benchmark import Comparison, Headline, Load, Measurement, Scaling, Series
+from indexlab.benchmark import Comparison, Headline, Load, Measurement, Scaling, Series, intervals
 from indexlab.errors import InputError
 from indexlab.runs.directory import Json, Run
 from indexlab.target import Server, Target
@@ -185,6 +185,10 @@ def _series(series: Series, values: tuple[tuple[str | None, ...], ...]) -> Json:
         "p50_ms": series.p50_ms,
         "p95_ms": series.p95_ms,
         "p99_ms": series.p99_ms,
+        "intervals": {
+            f"p{percent}_ms": intervals.percentile([s.ms for s in series.samples], percent)
+            for percent in (50, 95, 99)
+        },
         "values": values,
         "plan": plan,
         "buffers": plan["buffers"],
