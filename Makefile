@@ -14,7 +14,7 @@ test: .venv/test.installed  ## every test, notebooks included; real servers only
 	@INDEXLAB_DEMO_ROWS=$${INDEXLAB_DEMO_ROWS:-20000} \
 		$(RUN) pytest --numprocesses 2 --dist loadfile --nbval-lax tests notebooks
 
-bench: .venv/test.installed  ## the figures of tests/perf/README.md
+bench: .venv/bench.installed  ## the figures of tests/perf/README.md
 	@$(RUN) pytest --override-ini addopts= --import-mode=importlib -s tests/perf
 
 lint: .venv/dev.installed
@@ -47,6 +47,10 @@ clean:  ## the environment and caches; reports stay
 
 .venv/test.installed: .venv/demo.installed
 	@$(PIP) --editable '.[test]'
+	@touch $@
+
+.venv/bench.installed: .venv/test.installed
+	@$(PIP) --editable '.[test,bench]'
 	@touch $@
 
 .venv/dev.installed: .venv/test.installed

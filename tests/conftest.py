@@ -9,7 +9,8 @@ import shutil
 import socket
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -25,6 +26,8 @@ from indexlab.errors import EmbeddedError
 from indexlab.target import Target
 
 PG15_BIN = Path(os.environ.get("INDEXLAB_PG15_BIN") or "/usr/lib/postgresql/15/bin")
+REQUIRED = bool(os.environ.get("INDEXLAB_REQUIRE_PG15"))
+"""Whether a missing server fails its tests, as in CI, where it would hide that they do not run."""
 SUPERUSER = "postgres"
 
 _numbers = itertools.count(1)
@@ -89,10 +92,15 @@ class Cluster:
 def pg15() -> Path:
     """Where the programs of PostgreSQL 15 are."""
     if not (PG15_BIN / "initdb").is_file():
-        pytest.skip(
-            f"no PostgreSQL 15 in {PG15_BIN}: install postgresql-15 or set INDEXLAB_PG15_BIN"
-        )
+        _missing(f"no PostgreSQL 15 in {PG15_BIN}: install postgresql-15 or set INDEXLAB_PG15_BIN")
     return PG15_BIN
+
+
+def _missing(what: str) -> None:
+    """Skip a test that lacks a program; in CI, fail it."""
+    if REQUIRED:
+        pytest.fail(what)
+    pytest.skip(what)
 
 
 @pytest.fixture(scope="session")
@@ -114,6 +122,129 @@ def pg15_server(pg15: Path) -> Iterator[Cluster]:
     yield cluster
     run(*control, "-m", "immediate", "stop")
     shutil.rmtree(place)
+
+
+@pytest.fixture(scope="session")
+def pg15_cluster(pg15: Path) -> Iterator[Callable[..., Cluster]]:
+    """Make throw-away servers of PostgreSQL 15: `pg15_cluster(max_prepared_transactions="10")`.
+
+    The settings go into postgresql.conf, which a standby of it takes over. Every server is stopped at the session's end.
+    """
+    made: list[Cluster] = []
+
+    def make(**settings: str) -> Cluster:
+        place = Path(tempfile.mkdtemp(prefix="pg15-"))
+        run = _server_account(place)
+        options = ("-U", SUPERUSER, "-E", "UTF8", "--locale=C", "-N", "--auth=trust")
+        run(pg15 / "initdb", "-D", place / "data", *options)
+        with (place / "data" / "postgresql.conf").open("a") as file:
+            file.writelines(f"{name} = '{value}'\n" for name, value in settings.items())
+        made.append(_started(pg15, run, place))
+        return made[-1]
+
+    yield make
+    _stop(made)
+
+
+@pytest.fixture(scope="session")
+def pg15_standby(pg15: Path) -> Iterator[Callable[..., Cluster]]:
+    """Make a hot standby of a server: `pg15_standby(primary, application="eu")`.
+
+    It is copied by pg_basebackup and follows by streaming, under the given application_name;
+    `SELECT pg_wal_replay_pause()` lets it lag.
+    """
+    made: list[Cluster] = []
+
+    def make(primary: Cluster, *, application: str = "standby") -> Cluster:
+        place = Path(tempfile.mkdtemp(prefix="pg15-"))
+        run = _server_account(place)
+        source = make_conninfo(primary.conninfo(), dbname="", application_name=application)
+        copying = ("--write-recovery-conf", "--checkpoint=fast", "--no-sync")
+        run(pg15 / "pg_basebackup", "-D", place / "data", "-d", source, *copying)
+        made.append(_started(pg15, run, place))
+        return made[-1]
+
+    yield make
+    _stop(made)
+
+
+def _started(programs: Path, run: _Runner, place: Path) -> Cluster:
+    port = _free_port()
+    fixed = {
+        "unix_socket_directories": str(place),
+        "port": str(port),
+        "listen_addresses": "127.0.0.1",
+        "fsync": "off",
+    }
+    options = " ".join(f"-c {name}={value}" for name, value in fixed.items())
+    control = (programs / "pg_ctl", "-D", place / "data", "-w", "-l", place / "log", "-o", options)
+    run(*control, "start")
+    return Cluster(place, port, "")
+
+
+def _stop(made: Iterable[Cluster]) -> None:
+    for cluster in made:
+        run = _server_account(cluster.socket_dir)
+        data = cluster.socket_dir / "data"
+        run(PG15_BIN / "pg_ctl", "-D", data, "-w", "-m", "immediate", "stop")
+        shutil.rmtree(cluster.socket_dir)
+
+
+@pytest.fixture
+def pgbouncer(tmp_path: Path) -> Iterator[Callable[..., Cluster]]:
+    """Put a pgbouncer in front of a server: `pgbouncer(cluster, "transaction")`.
+
+    Its socket trusts everyone, as that of the server behind does; `pool_size` is how many backends
+    it may open for each database.
+    """
+    program = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+    if program is None:
+        _missing("no pgbouncer: install the package of this name")
+    running: list[tuple[subprocess.Popen[bytes], Path]] = []
+
+    def start(behind: Cluster, mode: str, pool_size: int = 5) -> Cluster:
+        place = Path(tempfile.mkdtemp(prefix="pool-"))
+        port = _free_port()
+        (place / "users").write_text(f'"{SUPERUSER}" ""\n')
+        (place / "pool.ini").write_text(
+            f"[databases]\n* = host={behind.socket_dir} port={behind.port}\n"
+            f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\n"
+            f"unix_socket_dir = {place}\nauth_type = trust\nauth_file = {place}/users\n"
+            f"pool_mode = {mode}\ndefault_pool_size = {pool_size}\n"
+            "ignore_startup_parameters = extra_float_digits,options\n"
+        )
+        account = _server_account(place)
+        process = subprocess.Popen(
+            [*account.prefix, program, str(place / "pool.ini")],
+            user=account.user,
+            extra_groups=None if account.user is None else (),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=(place / "log").open("wb"),
+        )
+        running.append((process, place))
+        pool = Cluster(place, port, "")
+        _until_it_answers(pool, process)
+        return pool
+
+    yield start
+    for process, place in running:
+        process.terminate()
+        process.wait(timeout=30)
+        shutil.rmtree(place)
+
+
+def _until_it_answers(pool: Cluster, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            psycopg.connect(pool.conninfo()).close()
+        except psycopg.OperationalError as error:
+            if process.poll() is not None or time.monotonic() > deadline:
+                pytest.fail(f"pgbouncer does not answer: {error}")
+            time.sleep(0.02)
+        else:
+            return
 
 
 class _Runner:

@@ -13,10 +13,10 @@ import pytest
 from indexlab import audit as auditing
 from indexlab import catalog, plan
 from indexlab.audit.preconditions import LAGS, OLD, preconditions
-from indexlab.audit.sizes import SizeEstimate
 from indexlab.audit.verdicts import Finding
 from indexlab.catalog import Catalog, activity
 from indexlab.catalog.activity import Activity, Prepared, Replica, Session, Setting
+from indexlab.sizes import SizeEstimate
 
 PLAN = plan.parse("CREATE INDEX i ON t (a)")
 

@@ -169,6 +169,17 @@ def test_rule_12_partial_and_full_are_at_most_mentioned(surveyed: Surveyed, told
     assert (other.verdict, "predicate-implied" in rules(other)) == ("build", False)
 
 
+def test_rule_12_planned_ones_are_held_against_each_other(told: Told) -> None:
+    full = "CREATE INDEX w ON t (a); CREATE INDEX p ON t (a) WHERE b > 1"
+    beside = told(T, full)
+    assert (beside.verdict, "partial-beside-full" in rules(beside)) == ("build", True)
+    assert "public.w is full" in message(beside, "partial-beside-full")
+    narrow = told(T, "CREATE INDEX w ON t (a) WHERE b > 1; CREATE INDEX p ON t (a) WHERE b > 2")
+    assert "the rows of p are all in public.w" in message(narrow, "predicate-implied")
+    other = told(T, "CREATE INDEX w ON t (a) WHERE b > 1; CREATE INDEX p ON t (a) WHERE c > 1")
+    assert not {"predicate-implied", "partial-beside-full"} & rules(other)
+
+
 @pytest.mark.parametrize(
     ("one", "other", "expected"),
     [
@@ -548,6 +559,92 @@ def test_rule_35_what_is_not_counted_is_said(told: Told) -> None:
     schema = T + "INSERT INTO t (a, n, s) VALUES (1, 0, 'x')"
     item = told(schema, "CREATE UNIQUE INDEX i ON t (s text_pattern_ops)")
     assert (item.verdict, "duplicates-not-counted" in rules(item)) == ("build", True)
+
+
+def test_rule_35_a_row_of_nulls_is_no_null_to_an_index(
+    told: Told, conn: psycopg.Connection
+) -> None:
+    pair = "CREATE TYPE pair AS (x int, y int); CREATE TABLE pairs (p pair);"
+    planned = "CREATE UNIQUE INDEX i ON pairs (p)"
+    item = told(pair + "INSERT INTO pairs VALUES ('(,)'), ('(,)')", planned)
+    assert (item.verdict, "duplicate-rows" in rules(item)) == ("refuse", True)
+    with pytest.raises(psycopg.errors.UniqueViolation):
+        conn.execute(planned)
+    assert told(pair + "INSERT INTO pairs VALUES (NULL), (NULL)", planned).verdict == "build"
+
+
+WIDE = "(SELECT string_agg(md5(n::text), '') FROM generate_series(1, 100) AS n)"
+
+
+@pytest.mark.parametrize("planned", ["t (s)", "t (a, s)", "t (a) INCLUDE (s)", "t (s) WHERE a = 2"])
+def test_rule_35_a_value_beyond_a_third_of_a_page_is_found_before_the_build(
+    told: Told, conn: psycopg.Connection, planned: str
+) -> None:
+    item = told(
+        T + f"INSERT INTO t (a, n, s) VALUES (2, 0, {WIDE})", f"CREATE INDEX i ON {planned}"
+    )
+    assert (item.verdict, "3,200 bytes" in message(item, "wide-key")) == ("refuse", True)
+    with pytest.raises(psycopg.errors.ProgramLimitExceeded):
+        conn.execute(f"CREATE INDEX i ON {planned}")
+
+
+def test_rule_35_a_long_value_that_fits_is_built(told: Told) -> None:
+    for values in (
+        f"(2, 0, md5({WIDE}))",
+        "(2, 0, repeat('a', 20000))",
+        f"(2, 0, left({WIDE}, 2600))",
+    ):
+        item = told(T + f"INSERT INTO t (a, n, s) VALUES {values}", "CREATE INDEX i ON t (s)")
+        assert (item.verdict, "wide-key" in rules(item)) == ("build", False), values
+    other = T + f"INSERT INTO t (a, n, s) VALUES (2, 0, {WIDE})"
+    assert told(other, "CREATE INDEX i ON t (s) WHERE a = 1").verdict == "build"
+    assert told(other, "CREATE INDEX i ON t USING hash (s)").verdict == "build"
+    assert told(other, "CREATE INDEX i ON t (md5(s))").verdict == "build"
+    item = told(other, "CREATE INDEX i ON t (upper(s)) WHERE a = 1")
+    assert (item.verdict, "wide-key" in rules(item)) == ("build", False)
+
+
+def test_rule_35_an_expression_that_fails_on_a_row_is_found_before_the_build(
+    told: Told, conn: psycopg.Connection
+) -> None:
+    rows = T + "INSERT INTO t (a, n, s) VALUES (0, 0, '12'), (2147483647, 0, 'secret')"
+    for planned in ("((s::int))", "((a + 1))", "(b) WHERE s::int > 3", "((1 / a))"):
+        item = told(rows, f"CREATE INDEX i ON t {planned}")
+        assert (item.verdict, "refused-by-rows" in rules(item)) == ("refuse", True), planned
+        assert "secret" not in repr(item.findings)
+        with pytest.raises(psycopg.DataError):
+            conn.execute(f"CREATE INDEX i ON t {planned}")
+    for planned in ("((s::int)) WHERE a = 0", "((a - 1))", "(b) WHERE a > 3"):
+        assert told(rows, f"CREATE INDEX i ON t {planned}").verdict == "build", planned
+    assert told(T, "CREATE INDEX i ON t ((s::int))").verdict == "build"
+
+
+def test_rule_35_rows_that_may_not_be_read_are_said_to_be_unknown(
+    told: Told, conn: psycopg.Connection
+) -> None:
+    conn.execute("DROP ROLE IF EXISTS keeper_of_rows; CREATE ROLE keeper_of_rows")
+    schema = (
+        "CREATE TABLE t (s text); ALTER TABLE t OWNER TO keeper_of_rows;"
+        "REVOKE SELECT ON t FROM keeper_of_rows; GRANT ALL ON SCHEMA public TO keeper_of_rows;"
+        "SET ROLE keeper_of_rows"
+    )
+    item = told(schema, "CREATE INDEX i ON t ((s::int))")
+    conn.execute("RESET ROLE; DROP OWNED BY keeper_of_rows; DROP ROLE keeper_of_rows")
+    assert (item.verdict, "rows-not-read" in rules(item)) == ("build", True)
+
+
+def test_an_expression_that_a_server_refuses_is_not_run_on_the_rows(
+    told: Told, conn: psycopg.Connection
+) -> None:
+    schema = T + (
+        "INSERT INTO t (a, n) VALUES (1, 0); CREATE FUNCTION shout(int) RETURNS int LANGUAGE plpgsql"
+        " AS $$ BEGIN RAISE WARNING 'it was run'; RETURN $1; END $$"
+    )
+    said: list[str] = []
+    conn.add_notice_handler(lambda notice: said.append(notice.message_primary or ""))
+    for planned in ("INDEX i ON t (shout(a))", "UNIQUE INDEX i ON t (shout(a))"):
+        assert told(schema, f"CREATE {planned}").verdict == "refuse"
+    assert said == []
 
 
 def test_rule_36_an_expression_index_wants_analyze(told: Told) -> None:

@@ -32,6 +32,8 @@ CREATE UNIQUE INDEX by_id ON core.t (id);
 CREATE INDEX by_word ON core.t (lower(status)) WHERE seen > 0;
 CREATE TABLE tiny AS SELECT i AS a FROM generate_series(1, 50) AS i;
 CREATE TABLE empty (a int);
+CREATE TABLE core.pairs AS SELECT i % 10 AS a, i % 10 AS b, i % 7 AS c FROM generate_series(1, 5000) AS i;
+CREATE STATISTICS core.of_pairs (ndistinct) ON a, b FROM core.pairs;
 ANALYZE;
 """
 
@@ -64,6 +66,17 @@ def test_each_statement_that_is_built_has_an_estimated_size(conn: psycopg.Connec
     assert finding.severity == "info"
     assert dict(finding.evidence)["bytes"] > 8192
     assert "deduplicated" in str(dict(finding.evidence)["basis"])
+
+
+def test_a_size_says_where_it_takes_columns_for_independent(conn: psycopg.Connection):
+    def evidence(columns: str) -> dict[str, object]:
+        _, audit = auditing.read(conn, plan.parse(f"CREATE INDEX i ON core.pairs ({columns})"))
+        [size] = [f for f in audit.statements[0].findings if f.rule == "estimated-size"]
+        return dict(size.evidence)
+
+    assert "that a, c are independent" in str(evidence("a, c")["assumes"])
+    assert "assumes" not in evidence("a, b")
+    assert "assumes" not in evidence("a")
 
 
 def test_few_values_that_are_all_common_select_little(conn: psycopg.Connection):

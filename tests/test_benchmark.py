@@ -148,7 +148,7 @@ def test_writes_are_skipped_unless_the_target_is_disposable(at: Target) -> None:
     found = benchmark.measure(at, sampled(at, READS + WRITES), rounds=1)
     assert found.skipped == ("book", "cancel")
     assert [series.query for series in found.series] == ["of_customer", "one_by_id"]
-    assert "writes not run: book, cancel" in found._repr_html_()
+    assert "not run, as writes or for want of values: book, cancel" in found._repr_html_()
 
 
 def test_writes_leave_no_row_behind(at: Target) -> None:
@@ -577,3 +577,11 @@ def test_results_are_plain_data() -> None:
 def test_bad_options_of_a_comparison_are_refused(options: dict[str, Any], reason: str) -> None:
     with pytest.raises(InputError, match=reason):
         benchmark.compare(measured(), measured(), **options)
+
+
+def test_normalized_text_is_not_run(at: Target) -> None:
+    work = workload.parse("-- name: q\nSELECT $1::int\n-- name: r\nSELECT 1")
+    with target.connect(at) as conn:
+        sampled = workload.sample(conn, work)
+    found = benchmark.measure(at, sampled, rounds=1)
+    assert (found.skipped, [series.query for series in found.series]) == (("q",), ["r"])

@@ -14,6 +14,8 @@ from indexlab import benchmark, charts, explain
 from indexlab.benchmark import Measurement, Sample, Series
 from indexlab.charts import Chart
 from indexlab.errors import InputError
+from indexlab.explain import Explain
+from indexlab.impact import Candidate, Impact, QueryImpact, Situation, Variant
 from indexlab.target import Server
 
 SERVER = Server(180006, "18.6", "shop", "app", "socket", 5432, superuser=False, standby=False)
@@ -102,6 +104,33 @@ def scaled() -> Chart:
     return charts.scale(benchmark.scaling((100_000, 1_000_000, 4_000_000), pairs))
 
 
+def weighed(queries: tuple[str, ...] = NAMES, indexes: tuple[str, ...] = NAMES) -> Impact:
+    """Every query has an index of its own, and every second one uses it beside the others."""
+
+    def at(cost: float) -> Explain:
+        return explain.parse([{"Plan": {"Node Type": "Result", "Total Cost": cost}}])
+
+    found = []
+    for number, query in enumerate(queries):
+        name = indexes[number % len(indexes)] if indexes else ""
+        cost, saves = 1000.0 * (number + 1), bool(indexes) and number % 2 == 0
+        variant = Variant(
+            sets=1,
+            before=at(cost),
+            after=at(1.0 if saves else cost),
+            uses_before=(),
+            uses_after=(name,) if saves else (),
+            alone=(Situation(name, 1.0, (name,)),) if indexes else (),
+            without=(Situation(name, cost, ()),) if saves else (),
+        )
+        found.append(QueryImpact(query, 1.0, "read", (variant,)))
+    candidates = tuple(
+        Candidate(name, 1, 1, unique=False, bytes=8192 * 3**number)
+        for number, name in enumerate(indexes)
+    )
+    return Impact("sandbox", (), tuple(found), candidates)
+
+
 DRAWN: dict[str, Callable[[], Chart]] = {
     "before_after": lambda: charts.before_after(story()),
     "ecdf": lambda: charts.ecdf(measured("before", 0.7), measured("_after", 0.0162)),
@@ -116,6 +145,8 @@ DRAWN: dict[str, Callable[[], Chart]] = {
     "index_sizes": lambda: charts.index_sizes(
         NAMES, [8192.0 * n for n in range(len(NAMES))], [f"_g$x$ 客 {n}" for n in range(len(NAMES))]
     ),
+    "worth": lambda: charts.worth(weighed()),
+    "bytes_against_worth": lambda: charts.bytes_against_worth(weighed()),
 }
 
 
@@ -260,3 +291,29 @@ def test_no_figure_is_left_in_pyplot() -> None:
 
     charts.before_after(story()).png()
     assert plt.get_fignums() == []
+
+
+def test_the_map_of_worth_says_how_many_earn_their_keep() -> None:
+    chart = charts.worth(weighed(("a", "b"), ("i", "j")))
+    assert chart.title == "1 of 2 planned indexes earns its keep: 1 of 2 queries uses them"
+    assert "a: 1,000 -> 1.00; i alone saves 100% and is used" in chart.alt
+    written = [text.get_text() for text in chart.figure.axes[0].texts]
+    assert written == ["100% ●", "100%"]
+
+
+def test_the_two_that_do_the_work_are_named() -> None:
+    chart = charts.bytes_against_worth(
+        weighed(("a", "b", "c", "d", "e"), ("i", "j", "k", "l", "m"))
+    )
+    # Worth 999, 2,999 and 4,999 beside the others, and nothing for those that none uses.
+    assert chart.title.startswith("m and k do 89% of the work with 720 kB of ")
+    assert [text.get_text() for text in chart.figure.axes[0].texts] == ["m", "k"]
+    assert "j: 24.0 kB, worth 0 beside the others and 1,999 alone, not used" in chart.alt
+
+
+def test_an_impact_of_nothing_can_be_drawn() -> None:
+    for queries, indexes in (((), ()), (("q",), ()), (("q",), ("i",))):
+        assert charts.worth(weighed(queries, indexes)).png()
+        assert charts.bytes_against_worth(weighed(queries, indexes)).png()
+    nothing = charts.bytes_against_worth(weighed(("q",), ()))
+    assert nothing.title == "no planned index saves the workload anything"

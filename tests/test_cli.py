@@ -17,6 +17,7 @@ import psycopg
 import pytest
 
 from indexlab import embedded
+from indexlab.sandbox import databases
 
 if TYPE_CHECKING:
     from conftest import Cluster
@@ -291,6 +292,29 @@ def test_the_story_on_another_server_and_schema(
     assert "richest_of_branch" in (run / "index.html").read_text()
 
 
+def test_answers_reach_every_stage(indexlab: Command, files: Path, pgbench15: Cluster) -> None:
+    (files / "asking.sql").write_text("CREATE INDEX mended ON pgbench_accounts (branch_no);\n")
+    inputs = ("--target", pgbench15.uri(), "--plan", "asking.sql", "--workload", "workload.sql")
+    secret = {"PGPASSWORD": pgbench15.password}
+    asked = indexlab("apply", *inputs, "--no-report", **secret)
+    assert (asked.returncode, "cannot be applied as they are (mended)" in asked.stderr) == (2, True)
+    answer = ("--resolve", "branch_no=bid", "--format", "json")
+    # No query of the workload needs the index: that is another question.
+    done = indexlab("apply", *inputs, *answer, "--what-if", "off", **secret)  # by the notebook
+    assert done.returncode == 0, done.stderr
+    [step] = json.loads(done.stdout)["steps"]
+    assert (step["outcome"], "(bid)" in step["statement"]) == ("dry_run", True)
+    told = indexlab(
+        *("run", *inputs, *answer, "--execute", "--no-report", "--budget", "0.5"),
+        *("--what-if", "off", "--out", "reports/answered"),
+        **secret,
+    )
+    with psycopg.connect(pgbench15.conninfo(), autocommit=True) as conn:
+        conn.execute("DROP INDEX mended")
+    assert told.returncode == 0, told.stderr
+    assert [stage["status"] for stage in json.loads(told.stdout)["stages"]] == ["ok"] * 4
+
+
 def test_what_a_run_keeps_is_private(
     story: tuple[Path, subprocess.CompletedProcess[str]],
 ) -> None:
@@ -480,3 +504,64 @@ def test_a_full_disk_for_reports_is_told_before_anything_runs(
     assert done.returncode == 2
     assert "kB free" in done.stderr
     assert list(small_disk.iterdir()) in ([], [small_disk / "run"])
+
+
+def _sandboxes() -> set[str]:
+    with databases.cluster() as server:
+        return {name for name in server.databases() if name.startswith(("sandbox_", "kept_"))}
+
+
+def test_the_audit_plans_the_workload_and_leaves_no_sandbox(indexlab: Command, files: Path) -> None:
+    before = _sandboxes()
+    done = indexlab("audit", "--target", "demo:2000", "--out", "o", "--format", "json")
+    document = json.loads(done.stdout)
+    assert {item["query"] for item in document["impact"]} >= {"pending_badge", "create_booking"}
+    assert document["what_if"]["backend"].startswith("sandbox on PostgreSQL 18")
+    badge = next(item for item in document["impact"] if item["query"] == "pending_badge")
+    assert (
+        badge["cost_after"] < badge["cost_before"] == badge["without"]["core.idx_bookings_status"]
+    )
+    assert badge["indexes_used"] == ["core.idx_bookings_status"]
+    assert badge["weight"] == 5
+    page = (files / "o" / "audit.html").read_text()
+    assert "what each planned index is worth" in page
+    assert page.count("earn their keep: ") == 1
+    assert "do " in page and "of the work with" in page
+    assert _sandboxes() == before
+
+
+def test_a_sandbox_that_is_to_be_kept_is_named(indexlab: Command) -> None:
+    before = _sandboxes()
+    options = ("--no-report", "--keep-sandbox", "--format", "json")
+    done = indexlab("audit", "--target", "demo:2000", "--out", "o", *options)
+    (kept,) = _sandboxes() - before
+    with databases.cluster() as server:
+        server.drop_database(kept)
+    assert any(
+        f"stays as database {kept} " in note for note in json.loads(done.stdout)["what_if"]["notes"]
+    )
+
+
+def test_what_if_off_plans_nothing(indexlab: Command) -> None:
+    options = ("--no-report", "--what-if", "off", "--format", "json")
+    done = indexlab("audit", "--target", "demo:2000", "--out", "o", *options)
+    document = json.loads(done.stdout)
+    assert (document["impact"], document["what_if"]) == ([], None)
+    refused = indexlab("audit", "--target", "demo:2000", "--what-if", "crystal-ball")
+    assert refused.returncode == 2
+    assert "crystal-ball" in refused.stderr
+
+
+def test_apply_follows_the_matrix(indexlab: Command, files: Path, pgbench15: Cluster) -> None:
+    (files / "plan.sql").write_text(
+        PLAN + "CREATE INDEX by_balance ON pgbench_accounts (abalance, filler);\n"
+    )
+    inputs = ("--target", pgbench15.uri(), "--plan", "plan.sql", "--workload", "workload.sql")
+    secret = {"PGPASSWORD": pgbench15.password}
+    done = indexlab("apply", *inputs, "--no-report", "--format", "json", **secret)
+    outcomes = {step["index"]: step for step in json.loads(done.stdout)["steps"]}
+    assert outcomes["public.by_balance"]["outcome"] == "skipped"
+    assert (
+        "no query of the workload uses public.by_balance" in outcomes["public.by_balance"]["note"]
+    )
+    assert pgbench15.password not in done.stdout + done.stderr

@@ -27,8 +27,11 @@ LAW = (
     ("units", "sql", "display", "rules"),
     ("plan", "workload", "target", "embedded", "progress"),
     ("demo", "explain", "catalog"),
-    ("audit", "sandbox", "apply", "benchmark"),
-    ("charts", "export"),
+    ("sizes",),
+    ("sandbox",),
+    ("impact",),
+    ("audit", "apply", "benchmark"),
+    ("charts", "export", "planning"),
     ("runs",),
     ("lab", "render", "formats"),
     ("indexlab", "pipeline"),  # the package itself hands out the lab
@@ -154,14 +157,17 @@ def test_environment_and_project_name_the_same_packages():
 
 
 def test_every_package_has_a_lower_bound():
-    assert {name for name, bound in required("test", "dev").items() if ">=" not in bound} == set()
+    assert {
+        name for name, bound in required("test", "bench", "dev").items() if ">=" not in bound
+    } == set()
 
 
 def test_constraints_are_within_the_bounds_of_the_project():
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pinned = bounds([line for line in lines if line.strip() and not line.startswith("#")])
     assert {name for name, bound in pinned.items() if not re.fullmatch(r"==[^*,]+", bound)} == set()
-    for line in [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["test"]]:
+    extras = PROJECT["optional-dependencies"]
+    for line in [*PROJECT["dependencies"], *extras["test"], *extras["bench"]]:
         requirement = Requirement(line)
         version = Version(pinned[canonicalize_name(requirement.name)].removeprefix("=="))
         assert requirement.specifier.contains(version), line
@@ -232,8 +238,8 @@ def test_no_parameter_is_a_password(name: str):
 def test_cells_are_thin(name: str):
     for cell in code_cells(name):
         text = source(cell)
-        declares = "parameters" in cell["metadata"].get("tags", [])
-        assert 0 < len(text.splitlines()) <= (20 if declares else 10), text
+        most = 20 if "parameters" in cell["metadata"].get("tags", []) else 10
+        assert 0 < len(text.splitlines()) <= most, text
         for node in ast.walk(ast.parse(text)):
             assert not isinstance(node, (*LOOPS, *DEFINITIONS)), text
             if isinstance(node, ast.Constant) and isinstance(node.value, str):

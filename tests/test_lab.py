@@ -10,6 +10,7 @@ import indexlab
 from indexlab import Lab
 from indexlab.display import Note
 from indexlab.errors import IncompleteError, InputError
+from indexlab.impact import Impact
 
 DEMO = "demo:2000"
 
@@ -44,6 +45,28 @@ def test_a_dry_run_names_every_statement_and_changes_nothing(lab: Lab) -> None:
     assert outcomes["core.idx_payments_booking_id"] == "skipped"
     assert lab.audit().counts == (("fix", 8), ("skip", 2))
     assert isinstance(lab.builds(applied), Note)
+
+
+ASKING = """
+CREATE INDEX of_mail ON core.customers (mail_address);
+DROP INDEX core.bookings_customer;
+"""
+ANSWERS = "mail_address=email_encrypted, bookings_customer=core.ix_core_bookings_customer_id"
+
+
+def test_answers_reach_the_apply(tmp_path) -> None:
+    plan = tmp_path / "plan.sql"
+    plan.write_text(ASKING)
+    with indexlab.open_lab("apply", DEMO, str(plan)) as lab:
+        assert lab.unresolved() != ()
+        with pytest.raises(InputError, match="cannot be applied"):
+            lab.apply()
+    with indexlab.open_lab("apply", DEMO, str(plan), resolve=ANSWERS) as lab:
+        applied = lab.apply()
+    assert [(item.index, item.outcome) for item in applied.outcomes] == [
+        ("core.of_mail", "dry_run"),
+        ("core.ix_core_bookings_customer_id", "dry_run"),
+    ]
 
 
 def test_an_apply_that_was_cut_short_is_an_error(lab: Lab) -> None:
@@ -81,3 +104,39 @@ def test_a_lab_shows_its_inputs_without_places_of_this_machine(lab: Lab) -> None
     page = lab._repr_html_()
     assert "plan.sql: 10 indexes" in page
     assert "/" not in page.partition("plan</td>")[2].partition("</tr>")[0].replace("</", "")
+
+
+def test_the_lab_says_what_each_index_is_worth(lab: Lab) -> None:
+    found = lab.impact()
+    assert isinstance(found, Impact)
+    used = {item.name: len(found.users(item.name)) for item in found.candidates}
+    assert len(used) == 8
+    assert all(used.values()), "every index that the demo builds earns its keep"
+    assert "14 queries" in lab.worth().alt or "queries" in lab.worth().title
+    assert "of the work with" in lab.bytes_against_worth().title
+    assert len(found.frame()) == 14
+    assert list(found.indexes_frame()["index"]) == list(found.matrix().columns)
+
+
+def test_an_index_is_tried_on_a_query(lab: Lab) -> None:
+    trial = lab.whatif("CREATE INDEX tried ON bookings (status, event_date)", "pending_badge")
+    assert trial.used == ("core.tried",)
+    assert trial.cost_after < trial.cost_before
+    beside = lab.whatif("CREATE INDEX tried ON bookings (guests)", "pending_badge", with_plan=True)
+    assert beside.used == ()
+    assert "idx_bookings_status" in repr(beside)
+    other = lab.whatif("CREATE INDEX c ON core.stations (city)", "SELECT * FROM core.stations")
+    assert "the plan stays the same" in repr(other)
+
+
+def test_a_lab_that_plans_nothing_says_so() -> None:
+    with indexlab.open_lab("audit", DEMO, what_if="off") as lab:
+        assert repr(lab.impact()) == "Nothing was planned: --what-if is off."
+        assert isinstance(lab.worth(), Note)
+        assert isinstance(lab.bytes_against_worth(), Note)
+        with pytest.raises(InputError, match="--what-if is off"):
+            lab.whatif("CREATE INDEX ON core.bookings (guests)", "pending_badge")
+    with pytest.raises(InputError, match="no what-if planner 'guess'"):
+        indexlab.open_lab("audit", DEMO, what_if="guess")
+    with pytest.raises(InputError, match="parameter 'keep_sandbox' must be bool"):
+        indexlab.open_lab("audit", DEMO, keep_sandbox="no")

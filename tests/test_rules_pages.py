@@ -49,8 +49,10 @@ def _values(tree: ast.Module, name: str) -> Iterator[str]:
         (target,), value = node.targets, node.value
         if isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple):
             target, value = target.elts[0], value.elts[0]
-        if isinstance(target, ast.Name) and target.id == name and isinstance(value, ast.Constant):
-            yield ast.literal_eval(value)
+        if not isinstance(target, ast.Name) or target.id != name:
+            continue
+        choices = (value.body, value.orelse) if isinstance(value, ast.IfExp) else (value,)
+        yield from (ast.literal_eval(item) for item in choices if isinstance(item, ast.Constant))
 
 
 def test_every_rule_has_a_page_and_every_page_has_a_rule() -> None:
@@ -66,6 +68,39 @@ def test_a_page_says_what_a_reader_needs(name: str) -> None:
     assert rules.summary(name).endswith(".")
     for part in PARTS:
         assert sum(line.startswith(part) and len(line) > len(part) for line in lines) == 1
+
+
+def _calls(*names: str) -> Iterator[ast.Call]:
+    for file in AUDIT.glob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            called = node.func if isinstance(node, ast.Call) else None
+            if isinstance(called, ast.Attribute) and called.attr in names:
+                yield node
+
+
+JUDGEMENT = {
+    "duplicate-index",
+    "covered-by-existing",
+    "duplicate-in-plan",
+    "covered-by-planned",
+    "unused-by-workload",
+}
+BOTH = {"being-built", "same-backwards", "unfinished-index", "duplicate-index"}
+"""Rules on statements and on existing indexes alike."""
+
+
+def test_a_page_says_what_ignoring_does() -> None:
+    said = {name: rules.page(name).partition("**Ignoring:** ")[2] for name in rules.names()}
+    assert {n for n, text in said.items() if "is then built after all" in text} == JUDGEMENT
+    assert {n for n, text in said.items() if "no comment can stand there" in text} == BOTH
+    settled = {
+        call.args[0].value
+        for call in _calls("found")
+        if isinstance(call.args[0], ast.Constant) and "verdict" in {k.arg for k in call.keywords}
+    }
+    assert len(settled) > 25
+    stuck = {n for n, text in said.items() if "no comment can make it a statement to build" in text}
+    assert settled - JUDGEMENT <= stuck
 
 
 def test_an_unknown_rule_is_refused_with_the_nearest_one() -> None:

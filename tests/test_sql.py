@@ -185,6 +185,7 @@ def test_outer_comments_are_left_out(text: str, inner: str):
         ("SELECT 'é', :é", "SELECT 'é', $1", ("é",)),
         ("SELECT data ? 'a', 5 % 3, :a", "SELECT data ? 'a', 5 % 3, $1", ("a",)),
         ("SELECT f(x := 1), f(x => :a)", "SELECT f(x := 1), f(x => $1)", ("a",)),
+        ("SELECT $1, $2::date", None, ()),
         ("", None, ()),
     ],
 )
@@ -195,7 +196,7 @@ def test_named_placeholders_are_numbered(text: str, bound: str | None, names: tu
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("SELECT 1,\n$1", "x:6: placeholder '$1': write it as :name with a sampler"),
+        ("SELECT :a,\n$1", "x:6: placeholder '$1' beside :a: write all as :name with a sampler"),
         ("SELECT 1,\n\n'é :a", "x:7: unterminated quoted string"),
         ("SELECT\n\x00", "x:6: a NUL character"),
     ],

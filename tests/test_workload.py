@@ -162,7 +162,10 @@ def test_what_only_reads_is_a_read(statement: str):
         ("-- name: é\n-- ü\nSELECT 'é',\nFROM t", 'workload.sql:4: syntax error at or near "FROM"'),
         ("-- name: q\nSELECT 1,\n'a", "workload.sql:3: unterminated quoted string"),
         ("-- name: q\nSELECT\n\x00", "workload.sql:3: a NUL character"),
-        ("-- name: q\n\nSELECT $1", "workload.sql:3: placeholder '$1': write it as :name"),
+        (
+            "-- name: q\n-- param a: SELECT 1\nSELECT :a, $1",
+            "workload.sql:3: placeholder '$1' beside :a: write all as :name with a sampler, or none",
+        ),
         (
             "-- name: q\nSELECT :a",
             "workload.sql:1: query 'q' uses :a, which has no sampler: "
@@ -406,3 +409,12 @@ def test_numbers_that_draw_nothing_are_refused(session: psycopg.Connection, size
 
 def test_an_empty_workload_has_no_samples(session: psycopg.Connection):
     assert workload.sample(session, Workload(())) == ()
+
+
+def test_normalized_text_is_kept_for_planning_and_has_no_values(session: psycopg.Connection):
+    work = workload.parse("-- name: q\nSELECT $1::int + $2\n-- name: r\nSELECT 1")
+    query, other = work.queries
+    assert (query.generic, query.parameters, query.statement) == (True, (), "SELECT $1::int + $2")
+    assert not other.generic
+    assert work.executable == (other,)
+    assert [item.values for item in workload.sample(session, work)] == [(), ((),)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import math
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from indexlab import display, units
 from indexlab.benchmark import Change, Comparison, Headline, Measurement, Price, Scaling, Series
 from indexlab.errors import InputError
+from indexlab.impact import NOTICEABLE, Impact, QueryImpact, saved
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -47,6 +49,8 @@ MOVED = ("faster", "slower")
 MAX_ROWS = 40
 MAX_PANELS = 24
 PANEL_NAME = 34
+FEW_COLUMNS = 8
+"""So many names have room to be written aslant below their columns."""
 SETTINGS: dict[str, Any] = {
     "font.family": ["DejaVu Sans"],
     "font.size": 9.0,
@@ -629,6 +633,186 @@ def index_sizes(
                 fontsize=8.5,
             )
         return _chart(figure, title, alt)
+
+
+def worth(impact: Impact) -> Chart:
+    """Draw which planned index saves which query how much: a heat map of queries by indexes.
+
+    A cell is the share of the query's cost that the index saves by itself; a dot says that the
+    query uses it with the whole plan in place.
+    """
+    from matplotlib.colors import LinearSegmentedColormap
+
+    known = [query for query in impact.simulated if query.cost_before > 0]
+    planned = [item.name for item in impact.candidates if not item.problem]
+    used = [name for name in planned if impact.users(name)]
+    served = [query for query in known if set(query.uses_after) & set(planned)]
+    title = (
+        f"{len(used)} of {units.plural(len(planned), 'planned index')} "
+        f"{'earns its' if len(used) == 1 else 'earn their'} keep: {len(served)} of "
+        f"{units.plural(len(known), 'query')} {'uses' if len(served) == 1 else 'use'} them"
+    )
+    alt = _sentence(
+        title,
+        (
+            f"{query.query}: {units.cost(query.cost_before)} -> {units.cost(query.cost_after)}; "
+            + ", ".join(
+                f"{name} alone saves {saved(query, name):.0%}"
+                + (" and is used" if name in query.uses_after else "")
+                for name in planned
+                if _matters(query, name)
+            )
+            for query in served
+        ),
+    )
+    rows = _most(known, lambda query: query.weight * query.cost_before, MAX_ROWS)
+    columns = _most(planned, impact.worth_alone, MAX_PANELS)
+    with _style():
+        figure = _figure(title, 3.2 + ROW * max(len(rows), 1))
+        axes = figure.add_subplot()
+        shares = [[saved(query, name) for name in columns] for query in rows]
+        if rows and columns:
+            shades = LinearSegmentedColormap.from_list("worth", [WORSE, "#FFFFFF", AFTER])
+            axes.imshow(shares, cmap=shades, vmin=-1, vmax=1, aspect="auto")
+        for row, query in enumerate(rows):
+            for column, name in enumerate(columns):
+                if _matters(query, name):
+                    share = shares[row][column]
+                    axes.text(
+                        column,
+                        row,
+                        f"{share:.0%}" + (" ●" if name in query.uses_after else ""),
+                        ha="center",
+                        va="center",
+                        fontsize=8,
+                        color="white" if abs(share) > 0.6 else INK,
+                    )
+        axes.set_yticks(range(len(rows)), [_short(query.query, NAME) for query in rows])
+        axes.set_xticks(
+            range(len(columns)),
+            [_short(name, PANEL_NAME) for name in columns],
+            rotation=30 if len(columns) <= FEW_COLUMNS else 90,
+            ha="right",
+            va="top" if len(columns) <= FEW_COLUMNS else "center",
+            rotation_mode="anchor",
+        )
+        axes.tick_params(length=0)
+        axes.set_xticks([n - 0.5 for n in range(1, len(columns))], minor=True)
+        axes.set_yticks([n - 0.5 for n in range(1, len(rows))], minor=True)
+        axes.grid(visible=True, which="minor", color=RULE, linewidth=0.5)
+        axes.tick_params(which="minor", length=0)
+        axes.spines[:].set_visible(False)
+        figure.supxlabel(
+            "share of a query's cost that an index saves by itself; ● used with the whole plan"
+            + _left_out(len(rows), len(known)),
+            fontsize=9,
+        )
+        return _chart(figure, title, alt)
+
+
+def _matters(query: QueryImpact, index: str) -> bool:
+    return index in query.uses_after or abs(saved(query, index)) >= NOTICEABLE
+
+
+def bytes_against_worth(impact: Impact) -> Chart:
+    """Draw what each planned index takes and what it is worth; the two that do the work are named.
+
+    A point is what would be lost without the index beside the others, a line goes up to what it
+    would save alone.
+    """
+    planned = [item for item in impact.candidates if not item.problem]
+    # Two that could stand in for each other are worth nothing beside each other.
+    beside = sum(impact.worth(item.name) for item in planned) > 0
+    value = impact.worth if beside else impact.worth_alone
+    ranked = sorted(planned, key=lambda item: (-value(item.name), item.bytes))
+    total = sum(max(value(item.name), 0.0) for item in planned)
+    best = [item for item in ranked[:2] if value(item.name) > 0]
+    title = "no planned index saves the workload anything"
+    if best:
+        done = sum(value(item.name) for item in best) / total
+        names = " and ".join(item.name for item in best)
+        title = (
+            f"{names} {'do' if len(best) == 2 else 'does'} {done:.0%} of the work with "
+            f"{units.size(sum(item.bytes for item in best))} of "
+            f"{units.size(sum(item.bytes for item in planned))}"
+        )
+    alt = _sentence(
+        title,
+        (
+            f"{item.name}: {units.size(item.bytes)}, worth {units.cost(impact.worth(item.name))} "
+            f"beside the others and {units.cost(impact.worth_alone(item.name))} alone"
+            + ("" if impact.users(item.name) else ", not used with the whole plan")
+            for item in ranked
+        ),
+    )
+    whole = impact.cost_before or 1.0
+    with _style():
+        figure = _figure(_wrapped(title), 4.2)
+        axes = figure.add_subplot()
+        for item in planned:
+            low, high = impact.worth(item.name) / whole, impact.worth_alone(item.name) / whole
+            used = bool(impact.users(item.name))
+            size = max(item.bytes, 1)
+            axes.plot([size, size], [low, high], color=RULE, linewidth=3, zorder=1)
+            axes.plot(
+                size,
+                low,
+                "o",
+                markersize=8,
+                color=AFTER if used else QUIET,
+                markerfacecolor=AFTER if used else "white",
+                zorder=3 if item in best else 2,
+            )
+        for item in best:
+            axes.annotate(
+                _short(item.name, NAME),
+                (max(item.bytes, 1), impact.worth(item.name) / whole),
+                xytext=(9, 6),
+                textcoords="offset points",
+                fontweight="bold",
+                fontsize=8.5,
+            )
+        _log_bytes(axes, [max(item.bytes, 1) for item in planned])
+        axes.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
+        axes.set_ylabel("share of the workload's cost saved")
+        axes.set_xlabel("size, logarithmic")
+        axes.grid(visible=True, axis="y", color=RULE, linewidth=0.5)
+        axes.margins(y=0.12)
+        if planned:
+            axes.plot([], [], "o", color=AFTER, label="lost without it, beside the others")
+            axes.plot([], [], color=RULE, linewidth=3, label="up to: saved by it alone")
+            if any(not impact.users(item.name) for item in planned):
+                axes.plot(
+                    [], [], "o", color=QUIET, markerfacecolor="white", label="used by no query"
+                )
+            figure.legend(loc="outside lower right", ncols=3, fontsize=8.5)
+        return _chart(figure, title, alt)
+
+
+def _wrapped(title: str) -> str:
+    return "\n".join(textwrap.wrap(title, 88, break_on_hyphens=False)) or title
+
+
+def _log_bytes(axes: Axes, values: Sequence[float]) -> None:
+    """Give the axis powers of two as ticks, in the words of `units.size`."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+    axes.set_xscale("log", base=2)
+    low = math.log2(min(values, default=8192)) - 0.5
+    high = max(math.log2(max(values, default=2**20)) + 2.5, low + 4)
+    axes.set_xlim(2**low, 2**high)
+    step = max(1, math.ceil((high - low) / 8))
+    ticks = [2.0**n for n in range(math.ceil(low), math.floor(high) + 1, step)]
+    axes.xaxis.set_major_locator(FixedLocator(ticks))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _whole_size(value)))
+    axes.set_axisbelow(True)
+
+
+def _whole_size(value: float) -> str:
+    """Say a power of two without digits that it does not have: `8 kB`, `512 MB`."""
+    number, unit = units.size(value).split()
+    return f"{float(number.replace(',', '')):g} {unit}"
 
 
 def _palette() -> list[int]:

@@ -64,6 +64,27 @@ _sources = _options(
     ),
 )
 _inputs = _options(_sources, _format)
+_resolve = click.option(
+    "--resolve",
+    multiple=True,
+    metavar="OLD=NEW",
+    callback=lambda _context, _option, answers: ",".join(answers),
+    help="What a name of the plan means, e.g. event_date=date or booking=core.bookings.",
+)
+_planning = _options(
+    click.option(
+        "--what-if",
+        type=click.Choice(["sandbox", "hypopg", "off"]),
+        default="sandbox",
+        help="Who says what the plan would do to the workload: an empty copy of the target with "
+        "its statistics, HypoPG on the target, or nobody.",
+    ),
+    click.option(
+        "--keep-sandbox",
+        is_flag=True,
+        help="Leave the sandbox where it is; it holds sampled values of the data.",
+    ),
+)
 _auditing = _options(
     click.option(
         "--format",
@@ -78,12 +99,6 @@ _auditing = _options(
         type=click.Choice(["error", "warning", "never"]),
         default="error",
         help="Exit with 1 if the plan has a finding as grave that it does not ignore.",
-    ),
-    click.option(
-        "--resolve",
-        multiple=True,
-        metavar="OLD=NEW",
-        help="What a name of the plan means, e.g. event_date=date or booking=core.bookings.",
     ),
     click.option(
         "--export",
@@ -188,6 +203,8 @@ def cli() -> None:
 
 @cli.command()
 @_sources
+@_resolve
+@_planning
 @_auditing
 def audit(form: str, verbose: bool, fail_on: str, **given: Any) -> int:
     """Judge every planned statement against the live database; reads only.
@@ -197,7 +214,7 @@ def audit(form: str, verbose: bool, fail_on: str, **given: Any) -> int:
     """
     from indexlab import formats
 
-    given |= {"resolve": ",".join(given["resolve"]), "export": given["export"] or ""}
+    given["export"] = given["export"] or ""
     options = _read(given, "audit")
     with _Terminal() as terminal:
         pipeline = _pipeline(options, terminal)
@@ -241,6 +258,7 @@ def explain_rule(name: str) -> int:
 
 @cli.command()
 @_inputs
+@_resolve
 @_measuring
 @click.option("--baseline", default="", metavar="RUN", help="An earlier run to compare with.")
 @click.option("--label", default="", help="Name of this measurement.")
@@ -308,6 +326,8 @@ def _run_path(name: str) -> Path:
 
 @cli.command()
 @_inputs
+@_resolve
+@_planning
 @_execute
 def apply(**given: Any) -> int:
     """Build what the audit calls for, without blocking writers; a dry run without --execute."""
@@ -320,6 +340,8 @@ def apply(**given: Any) -> int:
 
 @cli.command()
 @_inputs
+@_resolve
+@_planning
 @_measuring
 @_execute
 def run(**given: Any) -> int:
@@ -334,6 +356,7 @@ def run(**given: Any) -> int:
 @click.option("--rows", type=int, default=None, help="Bookings to load; 1,000,000 by default.")
 @click.option("--out", default="", metavar="DIR", help="The run directory; new under reports/.")
 @_format
+@_planning
 @_measuring
 def demo(rows: int | None, **given: Any) -> int:
     """Run the whole story on the bookings demo: embedded server, ten planned indexes."""

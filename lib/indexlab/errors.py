@@ -37,6 +37,10 @@ class EmbeddedError(TargetError):
     """The embedded server cannot be made or started here; the message says what to set."""
 
 
+class SandboxError(TargetError):
+    """What was asked cannot be simulated, or the sandbox cannot be made; the message says why."""
+
+
 class IncompleteError(IndexlabError):
     """A stage stopped before its end; the journal or the report says what stands."""
 

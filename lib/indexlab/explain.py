@@ -128,6 +128,10 @@ class Explain:
         """Walk the plan, parents first."""
         return _walk(self.root)
 
+    def levels(self) -> Iterator[tuple[int, Node]]:
+        """Walk the plan with the depth of each step, parents first."""
+        return _levels(self.root, 0)
+
     @property
     def indexes(self) -> tuple[str, ...]:
         """Names of all indexes that the plan uses, sorted, each once."""
@@ -236,6 +240,7 @@ def run(
     *,
     analyze: bool,
     prepared: str = "",
+    generic: bool = False,
 ) -> Explain:
     """Ask the server for the plan of one statement; with `analyze` the statement is executed.
 
@@ -248,12 +253,13 @@ def run(
         analyze: execute it and report times, rows, buffers and WAL.
         prepared: name of a prepared statement of this session, explained in place of `statement`
             with the plan that the server's plan cache gives it: the generic one, if it is due.
+        generic: ask for the plan that fits any values, without any (PostgreSQL 16 and newer).
 
     Raises:
         psycopg.Error: whatever the server says.
     """
     # psycopg's SQL() holds literal text; a statement of the user is a whole text of its own.
-    explain = sql.SQL(_options(conn.info.server_version, analyze=analyze))
+    explain = sql.SQL(_options(conn.info.server_version, analyze=analyze, generic=generic))
     with psycopg.RawCursor(conn, row_factory=tuple_row) as cursor:
         if prepared:
             arguments = sql.SQL(", ").join(sql.Literal(value) for value in values)
@@ -273,12 +279,14 @@ def run(
     return parse(row[0])
 
 
-def _options(version: int, *, analyze: bool) -> str:
+def _options(version: int, *, analyze: bool, generic: bool = False) -> str:
     words = ["SETTINGS", "VERBOSE", "FORMAT JSON"]
     if analyze and version >= 130000:
         words.insert(0, "WAL")
     if analyze:
         words[:0] = ["ANALYZE", "BUFFERS"]
+    if generic:
+        words.insert(0, "GENERIC_PLAN")
     return "EXPLAIN (" + ", ".join(words) + ") "
 
 

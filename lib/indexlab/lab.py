@@ -6,6 +6,7 @@ directory if there is one, and returns it.
 
 from __future__ import annotations
 
+import atexit
 import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
@@ -20,7 +21,7 @@ import psycopg
 from indexlab import apply as applying
 from indexlab import audit as auditing
 from indexlab import benchmark as benchmarking
-from indexlab import charts, demo, display, export, units
+from indexlab import charts, demo, display, export, planning, units
 from indexlab import plan as plans
 from indexlab import target as targets
 from indexlab import workload as workloads
@@ -33,7 +34,9 @@ from indexlab.charts import Chart
 from indexlab.demo import database
 from indexlab.display import Note
 from indexlab.errors import IncompleteError, InputError
+from indexlab.impact import Impact, Trial
 from indexlab.plan import IndexPlan
+from indexlab.planning import Planner, Weighed
 from indexlab.progress import Progress, Tell
 from indexlab.runs import Run, documents
 from indexlab.target import Server, Target
@@ -133,6 +136,12 @@ def require_queries(workload: Workload) -> None:
     """
     if not workload.queries:
         raise InputError("a benchmark needs a workload: give --workload FILE")
+    if not workload.executable:
+        raise InputError(
+            "a benchmark needs a query that can be run: all of this workload are normalized text "
+            "with $1, for which there are no values; write :name and a sampler",
+            source=workload.source,
+        )
 
 
 def _check_type(name: str, value: object, kind: type) -> None:
@@ -151,6 +160,8 @@ def open_lab(
     *,
     disposable: bool = False,
     resolve: str = "",
+    what_if: str = "sandbox",
+    keep_sandbox: bool = False,
     tell: Tell | None = None,
 ) -> Lab:
     """Open a lab: check every input, reach the target, and make the run directory.
@@ -164,14 +175,23 @@ def open_lab(
         disposable: the target may be written to by the workload's writes, which are rolled back;
             the demo always is.
         resolve: what names of the plan mean: `old=new`, separated by commas.
+        what_if: who says what the plan would do to the workload: `sandbox`, an empty copy of the
+            target with its statistics; `hypopg`, the extension on the target; `off`, nobody.
+        keep_sandbox: whether the sandbox outlives the lab; it holds sampled values of the data.
         tell: is told what goes on; by default the page or the command that started this process.
 
     Raises:
         InputError: an input is not as it must be; nothing was run.
         TargetError: the target cannot be reached.
     """
-    for name, value, kind in (("out", out, str), ("disposable", disposable, bool)):
+    for name, value, kind in (
+        ("out", out, str),
+        ("disposable", disposable, bool),
+        ("what_if", what_if, str),
+        ("keep_sandbox", keep_sandbox, bool),
+    ):
         _check_type(name, value, kind)
+    planning.check_mode(what_if)
     inputs = read_inputs(target, plan, workload, resolve)
     if stage == "benchmark":
         require_queries(inputs.workload)
@@ -190,6 +210,13 @@ def open_lab(
             disposable=disposable or inputs.target is None,
             server=_server(reached),
             progress=progress,
+            planner=Planner(
+                reached,
+                inputs.workload,
+                mode=what_if,
+                keep=keep_sandbox,
+                tell=progress.tell,
+            ),
             holding=holding.pop_all(),
         )
     progress.done()
@@ -303,6 +330,7 @@ class Lab:
         disposable: bool,
         server: Server,
         progress: Progress,
+        planner: Planner,
         holding: ExitStack,
     ):
         self.target = target
@@ -313,8 +341,12 @@ class Lab:
         self.disposable = disposable
         self.server = server
         self._progress = progress
+        self._planner = planner
         self._holding = holding
-        self._audited: tuple[Catalog, Audit] | None = None
+        self._read: tuple[Catalog, Audit] | None = None
+        self._weighed: Weighed | None = None
+        # A sandbox holds sampled values of the data: it goes with the process at the latest.
+        atexit.register(planner.close)
         self._other: Measurement | None = None
 
     def __enter__(self) -> Lab:
@@ -329,39 +361,100 @@ class Lab:
         self.close()
 
     def close(self) -> None:
-        """Let go of the embedded server, if this lab holds it."""
+        """Let go of the sandbox and of the embedded server, if this lab holds them."""
+        atexit.unregister(self._planner.close)
+        self._planner.close()
         self._holding.close()
 
     def _reader(self) -> AbstractContextManager[psycopg.Connection[Any]]:
         return targets.connect(self.target, read_only=True, purpose="audit")
 
-    def _judged(self) -> tuple[Catalog, Audit]:
-        if self._audited is None:
+    def _ruled(self) -> tuple[Catalog, Audit]:
+        """The audit by the rules alone."""
+        if self._read is None:
             self._progress.tell("reading the catalog")
             with self._reader() as conn, self._reader() as other:
-                self._audited = auditing.read(
+                self._read = auditing.read(
                     conn, self.plan, self.workload, resolve=self.resolve, other=other
                 )
-        return self._audited
+        return self._read
+
+    def _judged(self) -> tuple[Catalog, Weighed]:
+        """The audit, after the workload has been planned."""
+        catalog, audit = self._ruled()
+        if self._weighed is None:
+            self._weighed = self._planner.weigh(catalog, audit)
+        return catalog, self._weighed
 
     def audit(self) -> Audit:
-        """Judge the plan against the target; reads only.
+        """Judge the plan against the target and weigh it by the workload; reads only.
 
         Keeps `audit.json`, `revised_plan.sql`, `migration.sql` and `rollback.sql` in the run.
         """
-        self._audited = None
-        _, audit = self._judged()
+        self._read = self._weighed = None
+        _, weighed = self._judged()
+        audit = weighed.audit
         if self.run is not None:
             self.run.write("revised_plan.sql", auditing.revised_plan_sql(audit))
             self.run.write("migration.sql", auditing.migration_sql(audit, self.workload))
             self.run.write("rollback.sql", auditing.rollback_sql(audit))
-            self.run.write_json("audit", documents.of_audit(audit, self.target))
+            self.run.write_json("audit", documents.of_audit(audit, self.target, weighed.impact))
         self._progress.done()
         return audit
 
+    def impact(self) -> Impact | Note:
+        """Say what the plan does to each query, and what each of its indexes is worth."""
+        _, weighed = self._judged()
+        self._progress.done()
+        return weighed.impact or Note.words(weighed.reason)
+
+    def worth(self) -> Chart | Note:
+        """Draw what each planned index saves each query."""
+        found = self.impact()
+        if isinstance(found, Note):
+            return found
+        return charts.worth(found) if found.candidates else Note.words("No index is planned.")
+
+    def bytes_against_worth(self) -> Chart | Note:
+        """Draw the planned indexes by size and worth."""
+        found = self.impact()
+        if isinstance(found, Note):
+            return found
+        planned = [item for item in found.candidates if not item.problem]
+        return charts.bytes_against_worth(found) if planned else Note.words("No index is planned.")
+
+    def whatif(
+        self,
+        statement: str,
+        query: str = "",
+        values: planning.Given = None,
+        *,
+        with_plan: bool = False,
+    ) -> Trial:
+        """Plan a query without and with an index that is not there; reads only.
+
+        Args:
+            statement: `CREATE INDEX ...`, one or several.
+            query: the name of a query of the workload, or SQL; empty takes the query of the
+                workload that gains most.
+            values: for its placeholders, in order or by name; by default a sampled set.
+            with_plan: whether the planned indexes are there, too, in both plans.
+
+        Raises:
+            InputError: the statement or the query is not as it must be.
+            TargetError: it cannot be simulated.
+        """
+        catalog, audit = self._ruled()
+        revised = (audit if self._weighed is None else self._weighed.audit).revised
+        trial = self._planner.attempt(
+            catalog, statement, query=query, values=values, with_plan=with_plan, plan=revised
+        )
+        self._progress.done()
+        return trial
+
     def revised(self) -> IndexPlan:
         """Return the plan that would be applied, from the audit of this session."""
-        return self._judged()[1].revised
+        return self._judged()[1].audit.revised
 
     def apply(self, *, execute: bool = False) -> Applied:
         """Build what the audit calls for; a dry run unless `execute`.
@@ -391,8 +484,8 @@ class Lab:
 
     def _left_out(self) -> Iterator[Outcome]:
         """Say of each statement that the audit skips why it is not a step."""
-        snapshot, audit = self._judged()
-        for item in audit.statements:
+        snapshot, weighed = self._judged()
+        for item in weighed.audit.statements:
             if item.verdict == "skip":
                 schema = item.table.schema or ""
                 exists = snapshot.index(schema, item.label) is not None
@@ -405,7 +498,7 @@ class Lab:
 
     def unresolved(self) -> tuple[str, ...]:
         """Return the statements that the audit refuses or asks about."""
-        _, audit = self._judged()
+        _, audit = self._ruled()
         return tuple(item.label for item in audit.statements if item.verdict not in SETTLED)
 
     def benchmark(
@@ -583,7 +676,7 @@ class Lab:
                 "interleaving drops the planned indexes in transactions that are rolled back, and "
                 "others wait for their tables meanwhile: do it on a clone, and say --disposable"
             )
-        snapshot, audit = self._judged()
+        snapshot, audit = self._ruled()
         present = {
             str(replace(item.table, name=item.label)): (item.table.schema or "", item.label)
             for item in audit.statements
@@ -731,14 +824,14 @@ class Lab:
 
     def _compared(self, before: Measurement, after: Measurement, seed: int) -> Comparison:
         # By the audit's names for all of them: once built, they are no longer to be built.
-        _, audit = self._judged()
+        _, audit = self._ruled()
         names = {item.label for item in audit.statements}
         tables = {f"{item.table.schema}.{item.table.name}" for item in audit.statements}
         return benchmarking.compare(before, after, indexes=names, tables=tables, seed=seed)
 
     def sizes(self, audit: Audit) -> Chart:
         """Draw the size of every index on the tables that the plan touches."""
-        snapshot, _ = self._judged()
+        snapshot, _ = self._ruled()
         tables = {
             relation.oid
             for item in audit.revised.creates

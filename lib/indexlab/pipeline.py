@@ -52,6 +52,8 @@ class Options:
     resolve: str = ""
     export: str = ""
     export_to: str = ""
+    what_if: str = "sandbox"
+    keep_sandbox: bool = False
 
 
 @dataclass(slots=True)
@@ -79,8 +81,12 @@ class Pipeline:
             "audit",
             self.options.out,
             lambda lab: lab.export(lab.audit(), tool, to),
-            {"resolve": self.options.resolve, "export": tool, "export_to": to},
+            {"export": tool, "export_to": to, **self._asking()},
         )
+
+    def _asking(self) -> dict[str, Any]:
+        """Who says what the plan would do: for the stages whose verdicts rest on it."""
+        return {"what_if": self.options.what_if, "keep_sandbox": self.options.keep_sandbox}
 
     def apply(self) -> Json:
         """Apply the revised plan; a dry run unless the options say execute."""
@@ -89,7 +95,7 @@ class Pipeline:
             "apply",
             self.options.out,
             lambda lab: lab.require_complete(lab.apply(execute=execute)),
-            {"execute": execute},
+            {"execute": execute, **self._asking()},
         )
 
     def benchmark(
@@ -186,7 +192,7 @@ class Pipeline:
         benchmark.
         """
         out = self.options.out
-        measures = bool(self._inputs.workload.queries)
+        measures = bool(self._inputs.workload.executable)
         summary = _Summary(self.options, self._spec())
         with summary.kept(Run(out)):
             with summary.stage("audit"):
@@ -261,7 +267,12 @@ class Pipeline:
         self, stage: str, run: Run, verb: Callable[[Lab], object], parameters: dict[str, Any]
     ) -> None:
         options, target = self.options, self._inputs.target
-        inputs = {"plan": options.plan, "workload": options.workload, "out": run.path.as_posix()}
+        inputs = {
+            "plan": options.plan,
+            "workload": options.workload,
+            "out": run.path.as_posix(),
+            "resolve": options.resolve,
+        }
         if options.report:
             render.execute(
                 stage,
@@ -277,7 +288,8 @@ class Pipeline:
             options.target,
             **inputs,
             disposable=options.disposable,
-            resolve=options.resolve,
+            what_if=options.what_if,
+            keep_sandbox=options.keep_sandbox,
             tell=self.tell,
         ) as lab:
             verb(lab)

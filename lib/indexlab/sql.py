@@ -11,8 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import postgast
+from google.protobuf.descriptor_pb2 import FileDescriptorProto  # type: ignore[import-untyped]
+from google.protobuf.descriptor_pool import DescriptorPool  # type: ignore[import-untyped]
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-from postgast.pg_query_pb2 import C_COMMENT, SQL_COMMENT, Node, ParseResult, ScanToken
+from google.protobuf.message_factory import GetMessageClass  # type: ignore[import-untyped]
+from postgast.pg_query_pb2 import (
+    C_COMMENT,
+    SQL_COMMENT,
+    Node,
+    ObjectType,
+    ParseResult,
+    ScanToken,
+)
 
 from indexlab.errors import InputError
 
@@ -251,15 +261,36 @@ def nodes(tree: Any, *kinds: str) -> Iterator[Any]:
     return (node for _, node in postgast.walk(tree) if node.DESCRIPTOR.name in kinds)
 
 
-def deparse(node: Node) -> str:
+def split(text: str) -> tuple[str, ...]:
+    """Split a text into its statements by the scanner alone, which reads any version's SQL."""
+    return tuple(postgast.split(text))
+
+
+def copied(node: Node) -> Node:
+    """Copy a parse tree, to change the copy."""
+    copy = Node()
+    copy.CopyFrom(node)
+    return copy
+
+
+def object_word(number: int) -> str:
+    """Name a kind of object, such as `collation`, by its number in the grammar."""
+    return str(ObjectType.Name(number)).removeprefix("OBJECT_").lower().replace("_", " ")
+
+
+def deparse(node: Node, *, verified: bool = True) -> str:
     """Write one statement's parse tree as SQL, identifiers quoted where they must be.
+
+    Args:
+        node: a statement.
+        verified: read it back and compare; without, an expression may come out as another one.
 
     Raises:
         InputError: what the library writes would not be read back as the same tree.
     """
     result = ParseResult()
     result.stmts.add().stmt.CopyFrom(node)
-    return _written(result)
+    return _written(result) if verified else str(postgast.deparse(result))
 
 
 def deparse_expression(expression: Node) -> str:
@@ -268,10 +299,16 @@ def deparse_expression(expression: Node) -> str:
     Raises:
         InputError: what the library writes would not be read back as the same tree.
     """
-    holder = postgast.parse("SELECT 1")
+    holder = ParseResult()
+    holder.CopyFrom(_select_one())
     target = holder.stmts[0].stmt.select_stmt.target_list[0].res_target
     target.val.CopyFrom(expression)
     return _written(holder, "SELECT ")
+
+
+@lru_cache(maxsize=1)
+def _select_one() -> ParseResult:
+    return postgast.parse("SELECT 1")
 
 
 def _written(tree: ParseResult, prefix: str = "") -> str:
@@ -290,17 +327,27 @@ def _written(tree: ParseResult, prefix: str = "") -> str:
     return text.removeprefix(prefix)
 
 
-def _without_positions(tree: ParseResult) -> list[Node]:
-    nodes = []
-    for statement in tree.stmts:
-        node = Node()
-        node.CopyFrom(statement.stmt)
-        for _, message in postgast.walk(node):
-            for name in POSITIONS:
-                if name in message.DESCRIPTOR.fields_by_name:
-                    message.ClearField(name)
-        nodes.append(node)
-    return nodes
+def _without_positions(tree: ParseResult) -> list[Any]:
+    bare = _grammar_without_positions().FromString(tree.SerializeToString())
+    bare.DiscardUnknownFields()
+    return [statement.stmt for statement in bare.stmts]
+
+
+@lru_cache(maxsize=1)
+def _grammar_without_positions() -> Any:
+    """Make ParseResult once more without the fields of positions, which are then left out in C.
+
+    To walk a tree in Python and clear them takes longer than all else that is done with it.
+    """
+    file = FileDescriptorProto()
+    ParseResult.DESCRIPTOR.file.CopyToProto(file)
+    for message in file.message_type:
+        kept = [item for item in message.field if item.name not in POSITIONS]
+        del message.field[:]
+        message.field.extend(kept)
+    pool = DescriptorPool()
+    pool.Add(file)
+    return GetMessageClass(pool.FindMessageTypeByName(ParseResult.DESCRIPTOR.full_name))
 
 
 @lru_cache(maxsize=65536)
@@ -326,12 +373,13 @@ def bind_names(text: str, source: str | Path, first_line: int) -> tuple[str, tup
     """Replace `:name` placeholders by `$1`, `$2`, ...
 
     Quoted text, comments, casts (`::`) and `:=` are left alone: PostgreSQL's own scanner decides.
+    A text with numbered placeholders of its own, as pg_stat_statements shows it, stays as it is.
 
     Returns:
         The text with numbered placeholders, and the names in order of number.
 
     Raises:
-        InputError: the scanner does not accept the text, or it has a numbered placeholder already.
+        InputError: the scanner does not accept the text, or it has placeholders of both kinds.
     """
     _check_text(text, source, first_line)
     try:
@@ -342,15 +390,11 @@ def bind_names(text: str, source: str | Path, first_line: int) -> tuple[str, tup
     names: list[str] = []
     pieces: list[bytes] = []
     done = 0
+    numbered: ScanToken | None = None
     for colon, word in zip(tokens, [*tokens[1:], tokens[-1]] if tokens else [], strict=True):
         spelled = data[colon.start : colon.end]
         if spelled.startswith(b"$") and spelled[1:].isdigit():
-            line = first_line + data[: colon.start].count(b"\n")
-            raise InputError(
-                f"placeholder {spelled.decode()!r}: write it as :name with a sampler",
-                source=source,
-                line=line,
-            )
+            numbered = numbered or colon
         name = data[word.start : word.end].decode()
         if spelled != b":" or word.start != colon.end or not name.isidentifier():
             continue
@@ -358,4 +402,11 @@ def bind_names(text: str, source: str | Path, first_line: int) -> tuple[str, tup
             names.append(name)
         pieces += [data[done : colon.start], f"${names.index(name) + 1}".encode()]
         done = word.end
+    if numbered is not None and names:
+        raise InputError(
+            f"placeholder {data[numbered.start : numbered.end].decode()!r} beside "
+            f":{names[0]}: write all as :name with a sampler, or none",
+            source=source,
+            line=first_line + data[: numbered.start].count(b"\n"),
+        )
     return b"".join([*pieces, data[done:]]).decode(), tuple(names)

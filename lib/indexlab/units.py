@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 
 def ms(value: float) -> str:
@@ -87,6 +88,41 @@ def count(number: float) -> str:
     if not math.isfinite(number):
         return "unknown"
     return f"{number:,.0f}" if number == int(number) else f"{number:,.1f}"
+
+
+def cost(amount: float) -> str:
+    """Say a cost in the planner's units.
+
+    >>> cost(24517.93), cost(8.446), cost(0.0)
+    ('24,518', '8.45', '0')
+    """
+    if not math.isfinite(amount):
+        return "unknown"
+    return "0" if amount == 0 else f"-{_three(-amount)}" if amount < 0 else _three(amount)
+
+
+def increase(before: float, after: float) -> str:
+    """Say how much more something costs than before.
+
+    >>> increase(100, 103), increase(100, 350), increase(8, 24000), increase(0, 5)
+    ('3% more', '250% more', '3,000 times as much', '5.00 more')
+    """
+    if before <= 0:
+        return f"{cost(after)} more"
+    share = after / before - 1
+    return f"{share:.0%} more" if share < 9 else f"{share + 1:,.0f} times as much"
+
+
+def listed(words: Iterable[str], most: int = 4) -> str:
+    """Name things in a sentence, not more than a reader takes in.
+
+    >>> listed(["a"]), listed(["a", "b", "c"]), listed("abcdef"), listed([])
+    ('a', 'a, b and c', 'a, b, c and 3 more', 'none')
+    """
+    names = list(words)
+    if len(names) > most:
+        return f"{', '.join(names[: most - 1])} and {len(names) - most + 1} more"
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1]))) if names else "none"
 
 
 def plural(number: int, noun: str) -> str:

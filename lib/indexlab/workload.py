@@ -47,6 +47,9 @@ class Query:
     weight: float
     """Calls per unit of time, relative to the other queries."""
     line: int
+    generic: bool = False
+    """Whether it is normalized text, as pg_stat_statements shows it: it has `$1`, `$2`, ... of its
+    own and no values to run with, so that it can be planned, but not executed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,11 @@ class Workload:
     def writes(self) -> tuple[Query, ...]:
         """The queries that change rows or lock them."""
         return tuple(query for query in self.queries if query.kind == "write")
+
+    @property
+    def executable(self) -> tuple[Query, ...]:
+        """The queries that can be run: not those of which only normalized text is there."""
+        return tuple(query for query in self.queries if not query.generic)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +149,7 @@ class _Block:
             kind="write" if _writes(statement.tree) else "read",
             weight=self.weight,
             line=self.line,
+            generic=any(True for _ in sql.nodes(statement.tree, "ParamRef")) and not names,
         )
 
     def _check_samplers(self, names: tuple[str, ...], source: str) -> None:
@@ -254,7 +263,8 @@ def sample(
         seed: the same seed and sampler rows give the same values.
 
     Returns:
-        One entry per query, in order. A query without parameters has one empty set of values.
+        One entry per query, in order. A query without parameters has one empty set of values,
+        and one of normalized text has none.
 
     Raises:
         InputError: a sampler fails, returns no rows, or returns another number of columns;
@@ -268,6 +278,8 @@ def sample(
 def _sample(
     conn: psycopg.Connection[Any], query: Query, source: str, size: int, seed: int
 ) -> SampledQuery:
+    if query.generic:
+        return SampledQuery(query, ())
     if not query.parameters:
         return SampledQuery(query, ((),))
     import numpy as np

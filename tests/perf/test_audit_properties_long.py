@@ -1,4 +1,4 @@
-"""The property of tests/test_audit_properties.py on 5,000 statements; prints what it saw."""
+"""The property of tests/test_audit_properties.py on 5,000 statements, each on both servers."""
 
 from __future__ import annotations
 

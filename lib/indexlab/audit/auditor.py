@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 
 from indexlab import catalog as catalogs
-from indexlab.audit import creates, drops, duplicates, existing, scratch, together, usefulness
+from indexlab.audit import creates, drops, duplicates, existing, rows, scratch, together, usefulness
 from indexlab.audit.answers import Answers
 from indexlab.audit.drafts import Draft, Facts, Scene, by_table
 from indexlab.audit.drops import Drop
@@ -19,6 +19,7 @@ from indexlab.audit.resolutions import check, resolutions
 from indexlab.audit.suppression import suppress
 from indexlab.audit.verdicts import KEPT, Audit, StatementAudit, Verdict
 from indexlab.catalog import Catalog, activity, statistics
+from indexlab.errors import InputError
 from indexlab.plan import (
     CommentOnIndex,
     CreateIndex,
@@ -49,7 +50,7 @@ def read(
         plan: what is wanted.
         workload: the queries that matter, to rank names by.
         resolve: what names mean, old and new: `column` and `column`, `table.column` and `column`,
-            or `table` and `schema.table`.
+            `table` and `schema.table`, or `index` and `schema.index` for what is dropped.
         other: a second connection to the same address, to tell a transaction pooler by.
 
     Raises:
@@ -57,19 +58,30 @@ def read(
     """
     catalog = catalogs.read(conn, plan)
     facts = Facts(catalog, _words(workload), resolutions=resolutions(resolve))
-    drafts = [creates.resolve(facts, item, 0) for item in plan.creates]
+    drafts = _resolved(facts, plan)
     _all_answered(facts, plan, drafts)
     corrected = IndexPlan(tuple(revised(d.statement, d.index) for d in drafts if d.corrected))
     catalog = catalogs.with_expressions(conn, catalog, corrected)
     facts = replace(facts, catalog=catalog)
-    drafts = [creates.resolve(facts, item, 0) for item in plan.creates]
+    drafts = [
+        creates.resolve(facts, draft.statement, draft.place)
+        if creates.depends_on_expressions(draft)
+        else draft
+        for draft in drafts
+    ]
     catalog = replace(
         catalog,
         statistics=statistics.read(conn, catalog, _tables(drafts)),
         activity=activity.read(conn, other),
     )
-    answers = Answers(scratch.ask(conn, catalog, drafts), duplicates.count(conn, catalog, drafts))
-    return catalog, audit(catalog, plan, workload, resolve=resolve, answers=answers)
+    builds = scratch.ask(conn, catalog, drafts)
+    answers = Answers(
+        builds,
+        duplicates.count(conn, catalog, drafts, builds),
+        rows.read(conn, drafts, builds),
+    )
+    facts = replace(facts, catalog=catalog, answers=answers)
+    return catalog, _judged(facts, plan, workload, drafts)
 
 
 def audit(
@@ -93,15 +105,25 @@ def audit(
         InputError: a resolution answers nothing, or names what does not exist.
     """
     facts = Facts(catalog, _words(workload), answers or Answers(), resolutions(resolve))
-    drafts: list[Draft] = []
-    dropping: list[Drop] = []
-    planned: set[str] = set()
-    for place, statement in enumerate(plan.statements):
-        if isinstance(statement, CreateIndex):
-            drafts.append(creates.resolve(facts, statement, place))
-            planned.add(drafts[-1].index.name or "")
-        elif isinstance(statement, DropIndex):
-            dropping += drops.resolve(catalog, statement, place, planned)
+    return _judged(facts, plan, workload, _resolved(facts, plan))
+
+
+def _resolved(facts: Facts, plan: IndexPlan) -> list[Draft]:
+    """Put each statement through the rules that need no answers."""
+    return [
+        creates.resolve(facts, statement, place)
+        for place, statement in enumerate(plan.statements)
+        if isinstance(statement, CreateIndex)
+    ]
+
+
+def _judged(
+    facts: Facts, plan: IndexPlan, workload: Workload | None, resolved: Iterable[Draft]
+) -> Audit:
+    """Judge every statement with what a server answered, then all of them together."""
+    catalog = facts.catalog
+    drafts = [creates.conclude(facts, draft) for draft in resolved]
+    dropping = _dropping(facts, plan, drafts)
     _all_answered(facts, plan, drafts)
     dropped = tuple(entry for drop in dropping for entry in drop.dropped)
     scene = Scene(catalog, dropped)
@@ -121,9 +143,35 @@ def audit(
     )
 
 
+def corrected(catalog: Catalog, statement: CreateIndex) -> CreateIndex:
+    """Return a planned index with the names that the target has for what it means; pure.
+
+    Raises:
+        InputError: the target cannot have it; the message says why.
+    """
+    draft = creates.resolve(Facts(catalog, frozenset()), statement, 0)
+    if draft.verdict is not None:
+        reason = "; ".join(f.message for f in draft.findings if f.severity == "error")
+        raise InputError(reason or f"{draft.label} cannot be built", source="<index>")
+    return _revision(draft)
+
+
 def _tables(drafts: Iterable[Draft]) -> set[int]:
     """Return the tables of the drafts that may be built."""
     return {d.relation.oid for d in drafts if d.verdict is None and d.relation is not None}
+
+
+def _dropping(facts: Facts, plan: IndexPlan, drafts: Iterable[Draft]) -> list[Drop]:
+    """Find what the plan drops; not what it creates itself above."""
+    names = {draft.place: draft.index.name or "" for draft in drafts}
+    planned: set[str] = set()
+    found: list[Drop] = []
+    for place, statement in enumerate(plan.statements):
+        if isinstance(statement, CreateIndex):
+            planned.add(names[place])
+        elif isinstance(statement, DropIndex):
+            found += drops.resolve(facts.catalog, statement, place, planned, facts.resolutions)
+    return found
 
 
 def _all_answered(facts: Facts, plan: IndexPlan, drafts: list[Draft]) -> None:
@@ -131,11 +179,17 @@ def _all_answered(facts: Facts, plan: IndexPlan, drafts: list[Draft]) -> None:
     if not facts.resolutions:
         return
     without = replace(facts, resolutions=())
-    asked = [creates.resolve(without, item, 0) for item in plan.creates]
+    asked = _resolved(without, plan)
+    answered: tuple[Draft | Drop, ...] = (*drafts, *_dropping(facts, plan, drafts))
     check(
         facts.resolutions,
-        (finding for draft in (*asked, *drafts) for finding in draft.findings),
-        (finding for draft in drafts for finding in draft.findings),
+        (
+            f
+            for items in (asked, _dropping(without, plan, asked), answered)
+            for item in items
+            for f in item.findings
+        ),
+        (finding for item in answered for finding in item.findings),
     )
 
 
@@ -186,12 +240,13 @@ def _revision(draft: Draft) -> CreateIndex:
 
 def _revised(plan: IndexPlan, statements: tuple[StatementAudit, ...]) -> Iterator[PlanStatement]:
     """Return the statements to run, each comment behind its index."""
+    comments = plan.comments
     for item in statements:
         if item.revised is None:
             continue
         yield item.revised
         if isinstance(item.revised, CreateIndex):
-            yield from (_comment(item.revised, c) for c in plan.comments if _is_on(c, item))
+            yield from (_comment(item.revised, c) for c in comments if _is_on(c, item))
 
 
 def _is_on(comment: CommentOnIndex, item: StatementAudit) -> bool:

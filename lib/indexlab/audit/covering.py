@@ -6,14 +6,15 @@ duplicate costs disk space, a dropped index that was needed costs an outage.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Literal
 
 from indexlab import sql
 from indexlab.catalog import Catalog, ForeignKey, Index, Key, same_key
 from indexlab.errors import InputError
-from indexlab.plan import IndexDef
 
 How = Literal["duplicate", "unique", "prefix", "include"]
 
@@ -90,16 +91,82 @@ def reversed_equal(one: Index, other: Index) -> bool:
     return one.method == "btree" and replace(one, keys=turned).equals(other)
 
 
+KeyTerms = tuple[int, str, int, int, int, bool, bool, str]
+Beginning = tuple[str, str | None, tuple[KeyTerms, ...]]
+"""Method, predicate and some keys: what an index begins with, in terms that are equal or not."""
+
+
+def _terms(key: Key) -> KeyTerms:
+    """Return what `same_key` compares."""
+    return (
+        key.column,
+        "" if key.column else key.text,
+        key.family,
+        key.input_type,
+        key.collation,
+        key.descending,
+        key.nulls_first,
+        key.options,
+    )
+
+
+def _turned(key: Key) -> KeyTerms:
+    """Return the terms of the key that is read backwards."""
+    return _terms(replace(key, descending=not key.descending, nulls_first=not key.nulls_first))
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """The indexes of one table, found by their keys: few of them can mean anything to another one.
+
+    What is found still has to be compared, and comes in the order of the indexes.
+    """
+
+    indexes: tuple[Index, ...]
+    _by_keys: dict[Beginning, list[int]] = field(init=False, repr=False, compare=False)
+    _by_beginning: dict[Beginning, list[int]] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        by_keys: defaultdict[Beginning, list[int]] = defaultdict(list)
+        by_beginning: defaultdict[Beginning, list[int]] = defaultdict(list)
+        for place, index in enumerate(self.indexes):
+            terms = tuple(map(_terms, index.keys))
+            by_keys[index.method, index.predicate, terms].append(place)
+            for length in range(len(terms) + 1):
+                by_beginning[index.method, index.predicate, terms[:length]].append(place)
+        object.__setattr__(self, "_by_keys", by_keys)
+        object.__setattr__(self, "_by_beginning", by_beginning)
+
+    def wider(self, index: Index) -> Sequence[int]:
+        """Return the places of those that begin with all keys of an index and so may cover it."""
+        terms = tuple(map(_terms, index.keys))
+        return self._by_beginning.get((index.method, index.predicate, terms), ())
+
+    def narrower(self, index: Index) -> tuple[Index, ...]:
+        """Return those whose keys an index begins with and which it so may cover."""
+        terms = tuple(map(_terms, index.keys))
+        lengths = range(len(terms) + 1)
+        found = (self._by_keys.get((index.method, index.predicate, terms[:n]), ()) for n in lengths)
+        return tuple(self.indexes[place] for place in sorted(chain.from_iterable(found)))
+
+    def turned(self, index: Index) -> tuple[Index, ...]:
+        """Return those that may be an index read backwards."""
+        terms = tuple(map(_turned, index.keys))
+        found = self._by_keys.get((index.method, index.predicate, terms), ())
+        return tuple(self.indexes[place] for place in found)
+
+
 def superfluous(catalog: Catalog, indexes: Iterable[Index]) -> Iterator[tuple[Index, Cover]]:
     """Name each index of one table that a keeper covers which itself is not superfluous.
 
     Of equal ones, the one that is hardest to do without stays.
     """
     candidates = tuple(indexes)
+    beside = Beside(candidates)
     covers = {
         index.oid: [
             found
-            for keeper in candidates
+            for keeper in (candidates[place] for place in beside.wider(index))
             if keeper.oid != index.oid
             and (found := cover(keeper, index)) is not None
             and (cover(index, keeper) is None or _rank(catalog, keeper) > _rank(catalog, index))
@@ -167,8 +234,9 @@ def cautions(catalog: Catalog, index: Index, others: Iterable[Index]) -> tuple[s
     found: list[str] = []
     if index.clustered:
         found.append("is what its table is CLUSTERed on")
-    remaining = tuple(other for other in others if other.oid != index.oid)
-    for key in foreign_keys(catalog, index):
+    keys = foreign_keys(catalog, index)
+    remaining = tuple(other for other in others if other.oid != index.oid) if keys else ()
+    for key in keys:
         if not any(supports(catalog, other, key) for other in remaining):
             table = catalog.relation(key.referenced).qualified
             found.append(
@@ -189,14 +257,17 @@ def supports(catalog: Catalog, index: Index, key: ForeignKey) -> bool:
     """Return whether an index finds the rows of a foreign key: its columns lead, in any order."""
     width = len(key.columns)
     leading = index.keys[:width]
-    columns = {column.number: column for column in catalog.columns_of(key.table)}
-    return (
+    fits = (
         index.table == key.table
         and index.usable
         and (index.method == "btree" or (index.method == "hash" and width == 1))
         and {item.column for item in leading} == set(key.columns)
-        and all(item.collation == columns[item.column].collation for item in leading)
-        and (index.predicate is None or index.predicate in _not_null(catalog, key))
+    )
+    if not fits:
+        return False
+    columns = {column.number: column for column in catalog.columns_of(key.table)}
+    return all(item.collation == columns[item.column].collation for item in leading) and (
+        index.predicate is None or index.predicate in _not_null(catalog, key)
     )
 
 
@@ -217,8 +288,11 @@ def restore_sql(catalog: Catalog, index: Index) -> str:
     """Write the statement that brings an index back, without blocking where that is possible."""
     partitioned = catalog.relation(index.oid).kind == "partitioned index"
     try:
-        revised = IndexDef.parse(index.definition).revise(concurrently=not partitioned)
-        node = sql.parse(revised.sql, "<index>")[0].node
+        statements = sql.parse(index.definition, "<index>")
+        if not statements:  # it was dropped while the catalog was read
+            return index.definition
+        node = statements[0].node
+        node.index_stmt.concurrent = not partitioned
         node.index_stmt.table_space = index.tablespace  # the server's words leave it out
         return sql.deparse(node)
     except InputError:  # a newer server's word that the grammar here does not know

@@ -62,8 +62,23 @@ class Draft:
         verdict: Verdict | None = None,
     ) -> Draft:
         """Return the draft with one more finding and, where one is given, the verdict."""
-        finding = Finding(rule, severity, message, subject or self.label, evidence, fix)
+        finding = Finding(
+            rule,
+            severity,
+            message,
+            subject or self.label,
+            evidence,
+            fix,
+            decides=self.verdict is None and verdict is not None,
+        )
         return replace(self, findings=(*self.findings, finding), verdict=self.verdict or verdict)
+
+    def left_out_unless(self, rule: str) -> Verdict | None:
+        """Return the verdict of a rule of judgement: a comment that accepts it has the last word.
+
+        Only for what the server would build all the same.
+        """
+        return None if any(i.rule == rule for i in self.statement.ignores) else "skip"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,10 +113,18 @@ class Scene:
     catalog: Catalog
     dropped: tuple[Dropped, ...] = ()
     _places: dict[int, int] = field(init=False, repr=False, compare=False)
+    _staying: dict[int, tuple[Index, ...]] = field(init=False, repr=False, compare=False)
+    """Of the tables that lose an index."""
 
     def __post_init__(self) -> None:
         places = {item.oid: item.place for item in reversed(self.dropped)}
         object.__setattr__(self, "_places", places)
+        tables = {index.table for index in self.catalog.indexes if places and index.oid in places}
+        staying = {
+            table: tuple(i for i in self.catalog.indexes_of(table) if i.oid not in places)
+            for table in tables
+        }
+        object.__setattr__(self, "_staying", staying)
 
     def drops(self, index: Index) -> bool:
         """Return whether the plan drops this index."""
@@ -113,7 +136,8 @@ class Scene:
 
     def staying(self, table: int) -> tuple[Index, ...]:
         """Return the indexes of a table that the plan leaves."""
-        return tuple(i for i in self.catalog.indexes_of(table) if not self.drops(i))
+        found = self._staying.get(table)
+        return self.catalog.indexes_of(table) if found is None else found
 
 
 def by_table(indexes: Iterable[Index | None]) -> dict[int, list[Index]]:

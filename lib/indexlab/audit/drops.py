@@ -9,6 +9,7 @@ from indexlab import sql
 from indexlab.audit.covering import cautions, drop_sql, obstacles, restore_sql
 from indexlab.audit.drafts import Dropped
 from indexlab.audit.names import Name, candidates, clearly_best
+from indexlab.audit.resolutions import Resolution, resolved
 from indexlab.audit.verdicts import Evidence, Finding, Severity, StatementAudit, Verdict
 from indexlab.catalog import Catalog, Index, Relation
 from indexlab.plan import DropIndex
@@ -52,12 +53,17 @@ class Drop:
     ) -> Drop:
         """Return the draft with one more finding and, where one is given, the verdict."""
         subject = str(self.name if self.index is None else self.index.qualified)
-        finding = Finding(rule, severity, message, subject, evidence, fix)
+        decides = self.verdict is None and verdict is not None
+        finding = Finding(rule, severity, message, subject, evidence, fix, decides=decides)
         return replace(self, findings=(*self.findings, finding), verdict=self.verdict or verdict)
 
 
 def resolve(
-    catalog: Catalog, statement: DropIndex, place: int, planned: Set[str]
+    catalog: Catalog,
+    statement: DropIndex,
+    place: int,
+    planned: Set[str],
+    resolutions: tuple[Resolution, ...] = (),
 ) -> tuple[Drop, ...]:
     """Find what a statement drops and whether it may; one entry for each of its names.
 
@@ -66,12 +72,15 @@ def resolve(
         statement: as planned; one statement may name several indexes.
         place: which statement of the plan it is.
         planned: names that earlier statements of the plan create.
+        resolutions: what the user says that names mean.
     """
     singles = (replace(statement, names=(name,)) for name in statement.names)
-    return tuple(_resolve(catalog, Drop(single, place), planned) for single in singles)
+    return tuple(_resolve(catalog, Drop(single, place), planned, resolutions) for single in singles)
 
 
-def _resolve(catalog: Catalog, drop: Drop, planned: Set[str]) -> Drop:
+def _resolve(
+    catalog: Catalog, drop: Drop, planned: Set[str], resolutions: tuple[Resolution, ...]
+) -> Drop:
     name = drop.name
     found = catalog.find(name, drop.statement.search_path)
     if found is None and name.name in planned:
@@ -82,7 +91,8 @@ def _resolve(catalog: Catalog, drop: Drop, planned: Set[str]) -> Drop:
             verdict="ask",
         )
     if found is None:
-        drop, found = _missing(catalog, drop)
+        answered = _answered(catalog, drop, resolutions)
+        drop, found = _missing(catalog, drop) if answered is None else answered
     if found is None:
         return drop
     if found.kind not in INDEXES:
@@ -98,6 +108,24 @@ def _resolve(catalog: Catalog, drop: Drop, planned: Set[str]) -> Drop:
     return drop
 
 
+def _answered(
+    catalog: Catalog, drop: Drop, resolutions: tuple[Resolution, ...]
+) -> tuple[Drop, Relation | None] | None:
+    """Take what the user said is meant; where that is gone, as after a first run, nothing is left."""
+    for resolution in resolutions:
+        if not resolution.speaks_of(drop.name):
+            continue
+        meant = resolution.relation(catalog)
+        written = str(resolution.meant if meant is None else meant.qualified)
+        finding = resolved(f"index {drop.name}", written, resolution)
+        drop = replace(drop, findings=(*drop.findings, finding), corrected=True)
+        if meant is None:
+            message = f"there is no index {written}, so there is nothing to drop"
+            drop = drop.found("missing-index", "warning", message, verdict="skip")
+        return drop, meant
+    return None
+
+
 def _missing(catalog: Catalog, drop: Drop) -> tuple[Drop, Relation | None]:
     """Look in other schemas and for near names; without one, there is nothing to drop."""
     name = drop.name
@@ -110,7 +138,14 @@ def _missing(catalog: Catalog, drop: Drop) -> tuple[Drop, Relation | None]:
         return replace(drop, corrected=True), elsewhere[0]
     if elsewhere:
         message = f"{name} is not found, but the name exists elsewhere: {places}"
-        return drop.found("ambiguous-index", "error", message, verdict="ask"), None
+        return drop.found(
+            "ambiguous-index",
+            "error",
+            message,
+            evidence=(("candidates", places),),
+            fix="write the schema that is meant",
+            verdict="ask",
+        ), None
     if drop.statement.if_exists:
         return drop.found("nothing-to-drop", "info", f"{name} is gone", verdict="skip"), None
     indexes = [r for r in catalog.relations if r.kind in INDEXES]

@@ -9,7 +9,7 @@ import psycopg
 from psycopg import sql as compose
 
 from indexlab import units
-from indexlab.audit.answers import Duplicates
+from indexlab.audit.answers import Answer, Duplicates
 from indexlab.audit.drafts import Draft
 from indexlab.catalog import Catalog, Index, Relation
 
@@ -39,7 +39,10 @@ def wants_counting(draft: Draft) -> bool:
 
 
 def count(
-    conn: psycopg.Connection[Any], catalog: Catalog, drafts: Iterable[Draft]
+    conn: psycopg.Connection[Any],
+    catalog: Catalog,
+    drafts: Iterable[Draft],
+    builds: Iterable[Answer] = (),
 ) -> tuple[Duplicates, ...]:
     """Count duplicate rows for each UNIQUE statement; reads only, at most some seconds for each.
 
@@ -47,8 +50,10 @@ def count(
         conn: a connection to the target, in autocommit mode.
         catalog: the target.
         drafts: the planned statements, with tables and columns as corrected.
+        builds: what a server made of them: an expression that it refuses is not run.
     """
-    asked = {draft.index.sql: draft for draft in drafts if wants_counting(draft)}
+    refused = {item.statement for item in builds if item.refusal}
+    asked = {d.index.sql: d for d in drafts if wants_counting(d) and d.index.sql not in refused}
     return tuple(_counted(conn, catalog, draft) for draft in asked.values())
 
 
@@ -56,7 +61,7 @@ def _counted(conn: psycopg.Connection[Any], catalog: Catalog, draft: Draft) -> D
     statement, table = draft.index.sql, draft.table()
     if _enforced_already(catalog, draft.planned()):
         return Duplicates(statement)
-    why = _not_to_be_read(table)
+    why = not_to_be_read(table)
     if any(key.opclass for key in draft.index.keys):
         why = why or "its operator class may compare otherwise than GROUP BY does"
     if why:
@@ -76,7 +81,8 @@ def _counted(conn: psycopg.Connection[Any], catalog: Catalog, draft: Draft) -> D
     return Duplicates(statement, groups, rows)
 
 
-def _not_to_be_read(table: Relation) -> str:
+def not_to_be_read(table: Relation) -> str:
+    """Say why the rows of a table are left alone; empty if they may be read. Pure."""
     if not table.readable:
         return "the role may not read the table"
     if table.bytes > LARGEST_BYTES:
@@ -110,7 +116,10 @@ def _query(draft: Draft, table: Relation) -> compose.Composed:
         )
         for key in index.keys
     ]
-    comparable = [f"{key} IS NOT NULL" for key in keys] if not index.nulls_not_distinct else []
+    # A row of NULLs is no NULL to an index, and IS NOT NULL would pass over it.
+    comparable = [f"{key} IS DISTINCT FROM NULL" for key in keys]
+    if index.nulls_not_distinct:
+        comparable = []
     return compose.SQL(COUNT).format(
         table=compose.Identifier(table.schema, table.name),
         predicate=_verbatim(index.predicate or "true"),

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 from indexlab import sql, units
 from indexlab.audit.covering import (
+    Beside,
     Cover,
     cautions,
     cover,
@@ -148,8 +149,11 @@ def equal_constraints(scene: Scene, _built: tuple[Draft, ...]) -> Iterator[Found
 
 def equal_backwards(scene: Scene, _built: tuple[Draft, ...]) -> Iterator[Found]:
     """Rule 10: advice only."""
+    beside: dict[int, Beside] = {}
     for index in _remaining(scene):
-        for other in scene.staying(index.table):
+        if index.table not in beside:
+            beside[index.table] = Beside(scene.staying(index.table))
+        for other in beside[index.table].turned(index):
             if other.oid < index.oid and other.usable and reversed_equal(other, index):
                 yield (
                     index,

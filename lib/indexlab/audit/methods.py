@@ -82,6 +82,8 @@ def within_the_servers_limits(facts: Facts, draft: Draft) -> Draft:
 
 def plain_include(_facts: Facts, draft: Draft) -> Draft:
     """Rule 31: INCLUDE columns are not ordered or compared, so they take no such words."""
+    if not draft.index.include:
+        return draft
     parsed = sql.parse(draft.index.sql, "<index>")[0]
     for item in parsed.tree.index_including_params:
         element = item.index_elem

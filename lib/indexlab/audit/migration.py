@@ -181,9 +181,10 @@ def _verification(creates: tuple[CreateIndex, ...]) -> str:
 
 
 def _performance(workload: Workload | None) -> str:
-    if workload is None or not workload.reads:
+    reads = () if workload is None else [q for q in workload.reads if not q.generic]
+    if not reads:
         return ""
-    measured = "\n".join(_measured(n, query) for n, query in enumerate(workload.reads, 1))
+    measured = "\n".join(_measured(n, query) for n, query in enumerate(reads, 1))
     return f"BEGIN READ ONLY;\n\n{measured}\nROLLBACK;\n"
 
 

@@ -157,7 +157,12 @@ def _may_be_near(one: str, other: str, most: int) -> bool:
     """Return whether the letters that two words share allow so few edits; cheaper than to count."""
     if abs(len(one) - len(other)) > most:
         return False
-    return max(len(one), len(other)) - (Counter(one) & Counter(other)).total() <= most
+    return max(len(one), len(other)) - (_letters(one) & _letters(other)).total() <= most
+
+
+@lru_cache(maxsize=65536)
+def _letters(word: str) -> Counter[str]:
+    return Counter(word)
 
 
 def _fits(ours: tuple[str, ...], type_: str) -> bool:

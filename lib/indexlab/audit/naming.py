@@ -11,14 +11,17 @@ from indexlab.audit.covering import drop_sql
 from indexlab.audit.drafts import Draft, Drafts, Facts, Scene, index_evidence
 from indexlab.audit.partitions import way
 from indexlab.catalog import Index
+from indexlab.plan import IndexDef
 from indexlab.sql import RelationName
 
 
 def its_length(_facts: Facts, draft: Draft) -> Draft:
     """Rule 28: a name of more than 63 bytes is cut, and nobody says so."""
     name = draft.index.name or ""
+    if len(name.encode()) < sql.MAX_IDENTIFIER_BYTES - 3:
+        return draft
     longer = re.search(re.escape(name) + r"[\w$]+", draft.statement.text)
-    if len(name.encode()) < sql.MAX_IDENTIFIER_BYTES - 3 or longer is None:
+    if longer is None:
         return draft
     return draft.found(
         "truncated-name",
@@ -33,14 +36,17 @@ def each_has_a_name(scene: Scene, drafts: Drafts) -> Drafts:
     """Rule 30: an unnamed index gets the name that the server would give it."""
     taken = {(d.relation.schema, d.index.name) for d in drafts if d.relation and d.index.name}
     named: list[Draft] = []
+    # What was proposed for one draft and was taken is not tried again for the next.
+    proposals: dict[tuple[int, tuple[str, ...]], Iterator[str]] = {}
     for draft in drafts:
         if draft.relation is None or draft.index.name is not None:
             named.append(draft)
             continue
-        schema = draft.relation.schema
+        schema, table = draft.relation.schema, draft.relation.name
+        words = _words(draft.index)
         name = next(
             name
-            for name in _proposals(draft)
+            for name in proposals.setdefault((draft.relation.oid, words), _proposals(table, words))
             if scene.catalog.named(schema, name) is None and (schema, name) not in taken
         )
         taken.add((schema, name))
@@ -56,11 +62,14 @@ def each_has_a_name(scene: Scene, drafts: Drafts) -> Drafts:
     return tuple(named)
 
 
-def _proposals(draft: Draft) -> Iterator[str]:
+def _words(index: IndexDef) -> tuple[str, ...]:
+    keys = (key.column or _word_of(key.expression) for key in index.keys)
+    return (*keys, *index.include)
+
+
+def _proposals(table: str, words: tuple[str, ...]) -> Iterator[str]:
     """Write names as ChooseIndexName does: table, columns, idx, and a number if need be."""
-    assert draft.relation is not None
-    words = [key.column or _word_of(key.expression) for key in draft.index.keys]
-    columns, table = "_".join([*words, *draft.index.include]), draft.relation.name
+    columns = "_".join(words)
     number = 0
     while True:
         ending = f"_idx{number or ''}"

@@ -5,19 +5,36 @@ from __future__ import annotations
 from typing import Any
 
 from indexlab import sql
-from indexlab.audit.drafts import Draft, Drafts, Scene, index_evidence
+from indexlab.audit.drafts import Draft, Drafts, Scene, by_table, index_evidence
+from indexlab.audit.verdicts import Evidence
 from indexlab.catalog import Index, same_key
 from indexlab.errors import InputError
 
 
 def beside_partial_ones(scene: Scene, drafts: Drafts) -> Drafts:
     """Rule 12: partial against full, and a predicate that implies another, are an info."""
-    return tuple(_beside(scene, d) if d.verdict is None else d for d in drafts)
+    planned = by_table(d.wanted for d in drafts if d.verdict is None)
+    beside = {table: tuple(indexes) for table, indexes in planned.items() if len(indexes) > 1}
+    settled: list[Draft] = []
+    for item in drafts:
+        draft = item
+        if draft.verdict is None:
+            wanted = draft.planned()
+            earlier = _earlier(wanted, beside.get(wanted.table, ()))
+            draft = _beside(draft, (*scene.staying(wanted.table), *earlier))
+        settled.append(draft)
+    return tuple(settled)
 
 
-def _beside(scene: Scene, draft: Draft) -> Draft:
+def _earlier(wanted: Index, planned: tuple[Index, ...]) -> tuple[Index, ...]:
+    """Return the planned indexes before this one, so that each pair is told of once."""
+    place = next(n for n, index in enumerate((*planned, wanted)) if index is wanted)
+    return planned[:place]
+
+
+def _beside(draft: Draft, others: tuple[Index, ...]) -> Draft:
     wanted = draft.planned()
-    for existing in scene.staying(wanted.table):
+    for existing in others:
         if not existing.usable or existing.predicate == wanted.predicate:
             continue
         if not _same_keys(existing, wanted):
@@ -30,7 +47,7 @@ def _beside(scene: Scene, draft: Draft) -> Draft:
                 "info",
                 f"{which} on the same keys as {draft.label}: neither makes the other redundant",
                 subject=name,
-                evidence=index_evidence(existing),
+                evidence=_evidence(existing),
             )
         elif implies(wanted.predicate, existing.predicate) or implies(
             existing.predicate, wanted.predicate
@@ -45,9 +62,14 @@ def _beside(scene: Scene, draft: Draft) -> Draft:
                 "info",
                 f"the rows of {narrow} are all in {wide}, which has the same keys",
                 subject=name,
-                evidence=index_evidence(existing),
+                evidence=_evidence(existing),
             )
     return draft
+
+
+def _evidence(other: Index) -> Evidence:
+    """Return what is known of an index; of a planned one, there is no size yet."""
+    return index_evidence(other) if other.oid else (("planned index", str(other.qualified)),)
 
 
 def _same_keys(one: Index, other: Index) -> bool:

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from indexlab import sql, units
-from indexlab.audit.sizes import SizeEstimate
 from indexlab.audit.verdicts import Finding
 from indexlab.catalog import Catalog
 from indexlab.catalog.activity import Activity, Session, Setting
+from indexlab.sizes import SizeEstimate
 
 OLD = 60.0
 """Seconds from which on a transaction is taken for one that stays: a build may wait for it longer

@@ -7,11 +7,12 @@ does not drop, or a statement that is built.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 
 from indexlab import sql
 from indexlab.audit.covering import (
+    Beside,
     Cover,
     cautions,
     cover,
@@ -26,26 +27,37 @@ from indexlab.catalog import Catalog, Index
 
 def not_there_already(scene: Scene, drafts: Drafts) -> Drafts:
     """Rules 1 to 9 against what exists and stays."""
-    return tuple(_not_there(scene, d) if d.verdict is None else d for d in drafts)
+    beside = _beside(scene, drafts)
+    return tuple(
+        _not_there(beside[d.planned().table], d) if d.verdict is None else d for d in drafts
+    )
 
 
-def _not_there(scene: Scene, draft: Draft) -> Draft:
+def _beside(scene: Scene, drafts: Drafts) -> dict[int, Beside]:
+    """Return the indexes that stay, for each table on which something may be built."""
+    tables = {draft.planned().table for draft in drafts if draft.verdict is None}
+    return {table: Beside(scene.staying(table)) for table in tables}
+
+
+def _not_there(beside: Beside, draft: Draft) -> Draft:
     wanted = draft.planned()
-    covers = [c for i in scene.staying(wanted.table) if (c := cover(i, wanted)) is not None]
+    wider = (beside.indexes[place] for place in beside.wider(wanted))
+    covers = [found for index in wider if (found := cover(index, wanted)) is not None]
     if not covers:
         return draft
     found = min(covers, key=lambda c: (c.how != "duplicate", len(c.keeper.keys), c.keeper.oid))
     keeper = found.keeper
     duplicate = found.how == "duplicate"
+    rule = "duplicate-index" if duplicate else "covered-by-existing"
     return draft.found(
-        "duplicate-index" if duplicate else "covered-by-existing",
+        rule,
         "warning",
         f"{draft.label} is redundant: {keeper.qualified} {found.words}"
         + (_storage_difference(keeper, wanted) if duplicate else ""),
         subject=str(keeper.qualified),
         evidence=index_evidence(keeper),
         fix="leave the statement out",
-        verdict="skip",
+        verdict=draft.left_out_unless(rule),
     )
 
 
@@ -62,30 +74,62 @@ def _storage_difference(existing: Index, wanted: Index) -> str:
 
 def not_covered_by_the_plan(_scene: Scene, drafts: Drafts) -> Drafts:
     """Rules 1 to 9 between the statements; rule 7: what is left out has a keeper that is built."""
-    built: defaultdict[int, list[Draft]] = defaultdict(list)
+    by_table: defaultdict[int, list[Draft]] = defaultdict(list)
     for draft in drafts:
         if draft.verdict is None:
-            built[draft.planned().table].append(draft)
+            by_table[draft.planned().table].append(draft)
+    built = {table: _Built.of(those) for table, those in by_table.items()}
     return tuple(
-        draft if draft.wanted is None else _not_covered(draft, built[draft.wanted.table])
+        draft
+        if draft.wanted is None or draft.wanted.table not in built
+        else _not_covered(draft, built[draft.wanted.table])
         for draft in drafts
     )
 
 
-def _not_covered(draft: Draft, built: list[Draft]) -> Draft:
+@dataclass(frozen=True, slots=True)
+class _Built:
+    """The statements on one table that are to be built."""
+
+    drafts: tuple[Draft, ...]
+    beside: Beside
+    last: frozenset[int]
+    """Places in the plan of those that none of the others covers."""
+
+    @classmethod
+    def of(cls, drafts: Iterable[Draft]) -> _Built:
+        those = tuple(drafts)
+        places = frozenset(draft.place for draft in those)
+        built = cls(those, Beside(tuple(draft.planned() for draft in those)), places)
+        last = frozenset(draft.place for draft in those if not any(built.keepers(draft)))
+        return replace(built, last=last)
+
+    def keepers(self, draft: Draft) -> Iterator[tuple[Draft, Cover]]:
+        """Find the last ones that cover a draft; of equal ones, the first covers the others."""
+        for other in (self.drafts[place] for place in self.beside.wider(draft.planned())):
+            if other is draft or other.place not in self.last:
+                continue
+            found = cover(other.planned(), draft.planned())
+            if found is not None and (
+                other.place < draft.place or cover(draft.planned(), other.planned()) is None
+            ):
+                yield other, found
+
+
+def _not_covered(draft: Draft, built: _Built) -> Draft:
     if draft.verdict not in (None, "skip"):
         return draft
     if any(finding.rule == "duplicate-in-plan" for finding in draft.findings):
         return draft
-    keepers = [(d, c) for d in _keepers(draft, built) if (c := _cover(d, draft)) is not None]
     # Some keeper is itself covered by none: covering is a strict order among the statements.
-    keepers = [(d, c) for d, c in keepers if not _keepers(d, built)]
+    keepers = list(built.keepers(draft))
     if not keepers:
         return draft
     keeper, found = max(keepers, key=lambda item: len(item[0].planned().keys))
     same = found.how == "duplicate"
+    rule = "duplicate-in-plan" if same else "covered-by-planned"
     return draft.found(
-        "duplicate-in-plan" if same else "covered-by-planned",
+        rule,
         "warning",
         f"{draft.label} is redundant: the planned {keeper.label} (line {keeper.statement.line}) "
         f"{found.words}",
@@ -96,37 +140,30 @@ def _not_covered(draft: Draft, built: list[Draft]) -> Draft:
             ("definition", keeper.index.sql),
         ),
         fix="leave the statement out",
-        verdict="skip",
+        verdict=draft.left_out_unless(rule),
     )
-
-
-def _keepers(draft: Draft, built: list[Draft]) -> list[Draft]:
-    """Return the statements that cover a draft; of equal ones, only the first covers the others."""
-    return [
-        other
-        for other in built
-        if other is not draft
-        and _cover(other, draft) is not None
-        and (_cover(draft, other) is None or other.place < draft.place)
-    ]
-
-
-def _cover(keeper: Draft, draft: Draft) -> Cover | None:
-    return cover(keeper.planned(), draft.planned())
 
 
 def what_it_replaces(scene: Scene, drafts: Drafts) -> Drafts:
     """Rules 2 to 6 against existing indexes: they can go once the statement is built."""
     planned = by_table(d.wanted for d in drafts if d.verdict is None)
-    return tuple(_replaces(scene, d, planned) if d.verdict is None else d for d in drafts)
+    beside = _beside(scene, drafts)
+    return tuple(
+        _replaces(scene, d, planned, beside[d.planned().table]) if d.verdict is None else d
+        for d in drafts
+    )
 
 
-def _replaces(scene: Scene, draft: Draft, planned: Mapping[int, list[Index]]) -> Draft:
+def _replaces(
+    scene: Scene, draft: Draft, planned: Mapping[int, list[Index]], beside: Beside
+) -> Draft:
     wanted = draft.planned()
-    staying = scene.staying(wanted.table)
-    for existing in staying:
+    staying = beside.indexes
+    for existing in beside.narrower(wanted):
         found = cover(wanted, existing)
         if found is None or not existing.usable or obstacles(scene.catalog, existing):
+            continue
+        if found.how == "duplicate":  # only a comment has brought it here: both are wanted
             continue
         name = str(existing.qualified)
         against = cautions(scene.catalog, existing, [*staying, *planned[wanted.table]])
@@ -154,11 +191,14 @@ def foreign_key_words(catalog: Catalog, index: Index) -> str:
 
 def the_same_backwards(scene: Scene, drafts: Drafts) -> Drafts:
     """Rule 10: an index is read in both directions; only said, as nobody asked to change it."""
-    return tuple(_backwards(scene, d) if d.verdict is None else d for d in drafts)
+    beside = _beside(scene, drafts)
+    return tuple(
+        _backwards(beside[d.planned().table], d) if d.verdict is None else d for d in drafts
+    )
 
 
-def _backwards(scene: Scene, draft: Draft) -> Draft:
-    for existing in scene.staying(draft.planned().table):
+def _backwards(beside: Beside, draft: Draft) -> Draft:
+    for existing in beside.turned(draft.planned()):
         if existing.usable and reversed_equal(existing, draft.planned()):
             draft = draft.found(
                 "same-backwards",

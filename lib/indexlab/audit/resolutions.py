@@ -1,4 +1,4 @@
-"""Answers of the user to what an audit asks: `old=new` for a column or a table."""
+"""Answers of the user to what an audit asks: `old=new` for a column, a table or a dropped index."""
 
 from __future__ import annotations
 
@@ -11,7 +11,14 @@ from indexlab.catalog import Catalog, Column, Relation
 from indexlab.errors import InputError
 from indexlab.sql import RelationName
 
-OPEN = ("missing-column", "missing-table", "ambiguous-table", "wrong-schema")
+OPEN = (
+    "missing-column",
+    "missing-table",
+    "ambiguous-table",
+    "wrong-schema",
+    "missing-index",
+    "ambiguous-index",
+)
 """The rules whose findings a resolution answers."""
 PART = re.compile(r'"((?:[^"]|"")+)"|([^".]+)')
 
@@ -48,10 +55,22 @@ class Resolution:
 
     def table(self, catalog: Catalog, written: RelationName) -> Relation | None:
         """Return the table that is meant, if this speaks of it and there is one."""
+        return self.relation(catalog) if self.speaks_of(written) else None
+
+    def speaks_of(self, written: RelationName) -> bool:
+        """Return whether this is about a table or an index of this name."""
         full = [written.name] if written.schema is None else [written.schema, written.name]
-        if not (_same(self.old, full) or _same(self.old, [written.name])) or len(self.new) > 2:
-            return None
-        name = RelationName(self.new[-2] if len(self.new) == 2 else None, self.new[-1])
+        speaks = _same(self.old, full) or _same(self.old, [written.name])
+        return speaks and len(self.new) <= 2
+
+    @property
+    def meant(self) -> RelationName:
+        """The new name, where it is that of a table or an index."""
+        return RelationName(self.new[-2] if len(self.new) == 2 else None, self.new[-1])
+
+    def relation(self, catalog: Catalog) -> Relation | None:
+        """Return the table or the index that is meant, if there is one."""
+        name = self.meant
         folded = RelationName(name.schema and name.schema.lower(), name.name.lower())
         return catalog.find(name) or catalog.find(folded)
 
@@ -60,8 +79,8 @@ def resolutions(pairs: Iterable[tuple[str, str]]) -> tuple[Resolution, ...]:
     """Read resolutions; pure.
 
     Raises:
-        InputError: one is not of the form `column=column`, `table.column=column` or
-            `table=schema.table`.
+        InputError: one is not of the form `column=column`, `table.column=column`,
+            `table=schema.table` or `index=schema.index`.
     """
     read = []
     for old, new in pairs:
@@ -69,8 +88,8 @@ def resolutions(pairs: Iterable[tuple[str, str]]) -> tuple[Resolution, ...]:
         parts = _parts(old), _parts(new)
         if not all(parts):
             raise InputError(
-                f"cannot resolve {text!r}: write column=column, table.column=column "
-                "or table=schema.table"
+                f"cannot resolve {text!r}: write column=column, table.column=column, "
+                "table=schema.table or index=schema.index"
             )
         read.append(Resolution(*parts, text))
     return tuple(read)
@@ -106,7 +125,7 @@ def resolved(what: str, meant: str, resolution: Resolution) -> Finding:
     return Finding(
         "resolved",
         "info",
-        f"{what} does not exist, and {meant} was said to be meant",
+        f"{what} is not found, and {meant} was said to be meant",
         meant,
         (("resolution", resolution.text),),
     )

@@ -5,18 +5,28 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from indexlab.audit.verdicts import Finding, StatementAudit
+from indexlab.audit.verdicts import KEPT, Finding, StatementAudit
 from indexlab.plan import Ignore
 
 UNUSED = "unused-ignore"
+JUDGED_LATER = ("unused-by-workload", "query-cost-rises", "not-simulated")
+"""What is found only where the workload is planned, too: whether it is there is not known here."""
 
 
 def suppress(statements: tuple[StatementAudit, ...]) -> tuple[StatementAudit, ...]:
     """Mark the findings that a comment accepts, and find the comments that accept nothing.
 
-    The verdicts stay: no comment makes the server build what it refuses.
+    What a comment may decide, it has decided by now; otherwise the verdict stays, and the finding
+    says so: no comment makes the server build what it refuses.
     """
     return tuple(_noting_unused(statements))
+
+
+def _accepted(item: StatementAudit, finding: Finding, reason: str) -> Finding:
+    if reason and finding.decides and item.verdict not in KEPT:
+        message = f"{finding.message}; no comment can make it a statement to build"
+        return replace(finding, suppressed=reason, message=message)
+    return replace(finding, suppressed=reason)
 
 
 def _noting_unused(statements: tuple[StatementAudit, ...]) -> Iterator[StatementAudit]:
@@ -24,7 +34,7 @@ def _noting_unused(statements: tuple[StatementAudit, ...]) -> Iterator[Statement
     told: set[Ignore] = set()
     for item in statements:
         reasons = {ignore.rule: ignore.reason for ignore in item.statement.ignores}
-        marked = tuple(replace(f, suppressed=reasons.get(f.rule, "")) for f in item.findings)
+        marked = tuple(_accepted(item, f, reasons.get(f.rule, "")) for f in item.findings)
         new = [i for i in item.statement.ignores if i in unused and i not in told]
         told.update(new)
         notes = tuple(_note(ignore, reasons.get(UNUSED, "")) for ignore in new)
@@ -38,7 +48,7 @@ def _unused(statements: tuple[StatementAudit, ...]) -> set[Ignore]:
     """
     used: set[Ignore] = set()
     for item in statements:
-        rules = {UNUSED, *(finding.rule for finding in item.findings)}
+        rules = {UNUSED, *JUDGED_LATER, *(finding.rule for finding in item.findings)}
         given_up = item.verdict in ("ask", "refuse")
         used.update(i for i in item.statement.ignores if given_up or i.rule in rules)
     return {i for item in statements for i in item.statement.ignores} - used

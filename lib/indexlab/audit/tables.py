@@ -92,7 +92,7 @@ def _near_table(facts: Facts, draft: Draft, written: RelationName) -> Draft:
     """Look for the name among the tables of its schema, or of all if there is none to look in."""
     catalog = facts.catalog
     inside = [written.schema] if written.schema in catalog.schemas else list(catalog.schemas)
-    tables = [r for r in catalog.relations if r.kind in INDEXABLE and r.schema in inside]
+    tables = [relation for schema in inside for relation in catalog.indexable(schema)]
     ranked = candidates(written.name, {Name(r.name) for r in tables}, facts.mentioned)
     best = clearly_best(written.name, ranked)
     meant = [r for r in tables if best is not None and r.name == best.name]
@@ -108,7 +108,9 @@ def _near_table(facts: Facts, draft: Draft, written: RelationName) -> Draft:
     if best is not None and best.rank < 3 and len(meant) == 1:
         return _fixed_table(draft, meant[0], finding)
     return replace(
-        draft, findings=(*draft.findings, finding), verdict="ask" if ranked else "refuse"
+        draft,
+        findings=(*draft.findings, replace(finding, decides=True)),
+        verdict="ask" if ranked else "refuse",
     )
 
 

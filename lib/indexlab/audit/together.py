@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from indexlab.audit.drafts import Draft, Drafts, Scene, Together
 from indexlab.audit.naming import each_has_a_name, names_are_free, no_name_twice
 from indexlab.audit.partial import beside_partial_ones
@@ -39,12 +41,13 @@ def _concurrently(draft: Draft) -> Draft:
 
 def one_after_the_other(_scene: Scene, drafts: Drafts) -> Drafts:
     """Rule 37: said once for each table."""
-    seen: list[int] = []
+    seen: Counter[int] = Counter()
     settled: list[Draft] = []
     for draft in drafts:
         if draft.verdict is None:
-            seen.append(draft.table().oid)
-            if seen.count(seen[-1]) == 2:
+            table = draft.table().oid
+            seen[table] += 1
+            if seen[table] == 2:
                 settled.append(_waits_for_another(draft))
                 continue
         settled.append(draft)

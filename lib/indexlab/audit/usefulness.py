@@ -6,19 +6,19 @@ known, nothing is claimed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from indexlab import sql, units
 from indexlab.audit import uses
 from indexlab.audit.drafts import Draft, Drafts, Scene
-from indexlab.audit.sizes import PAGE, SizeEstimate, estimate
 from indexlab.audit.uses import Asked, Update
 from indexlab.audit.verdicts import Finding
 from indexlab.catalog import Catalog, Column, Index, Relation
 from indexlab.catalog.statistics import ColumnStatistics
 from indexlab.errors import InputError
 from indexlab.plan import IndexDef
+from indexlab.sizes import PAGE, SizeEstimate, estimate
 from indexlab.workload import Workload
 
 LARGE_PART = 0.10
@@ -54,6 +54,8 @@ class Case:
     table: Relation
     updates: tuple[Update, ...]
     asked: tuple[Asked, ...]
+    indexed: frozenset[str] | None
+    """The columns that the table's indexes read; None where that is not known or not asked."""
 
     @property
     def catalog(self) -> Catalog:
@@ -89,8 +91,11 @@ def judge(scene: Scene, drafts: Drafts, workload: Workload | None = None) -> Dra
     """
     updated = tuple(uses.updates(scene.catalog, workload))
     asked = tuple(uses.asked(scene.catalog, workload))
+    built = {d.relation.oid for d in drafts if d.verdict is None and d.relation is not None}
+    tables = built & {item.table for item in updated}
+    indexed = {table: _indexed_columns(scene, table) for table in tables}
     return tuple(
-        _judged(scene, draft, updated, asked)
+        _judged(scene, draft, updated, asked, indexed)
         if draft.verdict is None and draft.wanted is not None and draft.relation is not None
         else draft
         for draft in drafts
@@ -98,7 +103,11 @@ def judge(scene: Scene, drafts: Drafts, workload: Workload | None = None) -> Dra
 
 
 def _judged(
-    scene: Scene, draft: Draft, updates: tuple[Update, ...], asked: tuple[Asked, ...]
+    scene: Scene,
+    draft: Draft,
+    updates: tuple[Update, ...],
+    asked: tuple[Asked, ...],
+    indexed: Mapping[int, frozenset[str] | None],
 ) -> Draft:
     table = draft.table()
     case = Case(
@@ -109,8 +118,11 @@ def _judged(
         table,
         tuple(item for item in updates if item.table == table.oid),
         tuple(item for item in asked if item.table == table.oid),
+        indexed.get(table.oid),
     )
     found = tuple(finding for rule in RULES for finding in rule(case))
+    if any(finding.rule == "wide-key" for finding in draft.findings):  # by the rows themselves
+        found = tuple(finding for finding in found if finding.rule != "wide-key")
     return replace(draft, findings=(*draft.findings, *found))
 
 
@@ -125,7 +137,27 @@ def estimated_size(case: Case) -> Iterator[Finding]:
         "info",
         f"{case.label} takes {about} {units.size(size.bytes)}",
         case.label,
-        (("bytes", size.bytes), ("basis", size.basis)),
+        (("bytes", size.bytes), ("basis", size.basis), *_correlation(case)),
+    )
+
+
+def _correlation(case: Case) -> tuple[tuple[str, str], ...]:
+    """Say where the size counts on columns that know nothing of each other.
+
+    Fewer combinations than that mean more equal keys, which a btree stores once.
+    """
+    columns = [key.column for key in case.index.keys if key.column]
+    together = case.index.method == "btree" and len(columns) > 1 and not case.index.unique
+    if not together or case.catalog.statistics.group(case.table.oid, columns) is not None:
+        return ()
+    names = {c.number: sql.quote(c.name) for c in case.catalog.columns_of(case.table.oid)}
+    listed = ", ".join(names[number] for number in columns)
+    return (
+        (
+            "assumes",
+            f"that {listed} are independent: CREATE STATISTICS (ndistinct) on them and ANALYZE "
+            "tell better; where they are correlated, it is an overestimate",
+        ),
     )
 
 
@@ -208,8 +240,8 @@ def loses_hot(case: Case) -> Iterator[Finding]:
     """
     if case.index.method == "brin" and case.catalog.server.version >= 160000:
         return
-    indexed = _indexed_columns(case)
-    if indexed is None:
+    indexed = case.indexed
+    if indexed is None or not case.updates:
         return
     new = frozenset(case.planned.columns) - indexed
     # One that sets another indexed column is not HOT now either.
@@ -343,12 +375,12 @@ def _common(known: ColumnStatistics) -> tuple[tuple[str, str], ...]:
     return (("most common", ", ".join(f"{v} {share:.1%}" for v, share in known.common[:5])),)
 
 
-def _indexed_columns(case: Case) -> frozenset[str] | None:
-    """Return the columns that the table's indexes read; None where that is not known."""
-    summarizing = case.catalog.server.version >= 160000
+def _indexed_columns(scene: Scene, table: int) -> frozenset[str] | None:
+    """Return the columns that a table's indexes read; None where that is not known."""
+    summarizing = scene.catalog.server.version >= 160000
     found: set[str] = set()
-    columns = {c.number: c.name for c in case.catalog.columns_of(case.table.oid)}
-    for index in case.scene.staying(case.table.oid):
+    columns = {c.number: c.name for c in scene.catalog.columns_of(table)}
+    for index in scene.staying(table):
         if index.method == "brin" and summarizing:
             continue
         if all(key.column for key in index.keys) and index.predicate is None:

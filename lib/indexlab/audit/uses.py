@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from indexlab import sql
-from indexlab.audit.selectivity import column_name, constant
 from indexlab.catalog import Catalog, Relation
+from indexlab.sizes.selectivity import column_name, constant
 from indexlab.sql import RelationName
 from indexlab.workload import Workload
 

@@ -22,6 +22,9 @@ VERDICTS: tuple[Verdict, ...] = ("build", "fix", "replace", "skip", "ask", "refu
 KEPT: tuple[Verdict, ...] = ("build", "fix", "replace")
 """The verdicts whose statement is run."""
 
+DECISIVE = ("resolved", "replaces-index")
+"""Rules of severity info that a verdict rests on: fix, replace."""
+
 Evidence = tuple[tuple[str, str | int | float], ...]
 
 
@@ -39,6 +42,8 @@ class Finding:
     """What to do, in words or as SQL; empty where nothing is to be done."""
     suppressed: str = ""
     """Why the plan accepts it, in the words of its comment; empty where it does not."""
+    decides: bool = False
+    """Whether the statement has its verdict by this finding."""
 
     @property
     def words(self) -> str:
@@ -65,6 +70,18 @@ class StatementAudit:
     def why(self) -> str:
         """The messages, the gravest first."""
         return "; ".join(finding.words for finding in _gravest_first(self.findings))
+
+    @property
+    def why_in_short(self) -> str:
+        """What decided the verdict and what speaks against it; the rest is counted only."""
+        weighty = [
+            f
+            for f in _gravest_first(self.findings)
+            if f.decides or f.suppressed or f.severity != "info" or f.rule in DECISIVE
+        ]
+        notes = len(self.findings) - len(weighty)
+        counted = [units.plural(notes, "note") + " below"] if notes else []
+        return "; ".join([*(finding.words for finding in weighty), *counted])
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +240,7 @@ class Audit:
                         item.table,
                         display.badge(item.verdict),
                         "" if item.revised is None else _inline(statement_sql(item.revised)),
-                        item.why,
+                        item.why_in_short,
                     )
                     for item in self.statements
                 ],

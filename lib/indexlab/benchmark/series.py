@@ -167,8 +167,8 @@ class Measurement:
     label: str
     series: tuple[Series, ...]
     skipped: tuple[str, ...]
-    """Names of the writes that were not run because the target is not disposable, or for want
-    of values."""
+    """Names of the queries that were not run: writes, as the target is not disposable, and what
+    has no values."""
     server: Server
     settings: tuple[tuple[str, str], ...]
     """Settings that plans and latencies depend on, sorted by name."""
@@ -244,7 +244,11 @@ class Measurement:
         note = display.escape(
             f"{self.server}, {self.started}, {units.duration(self.seconds)}; {self.conditions}; "
             f"an empty statement takes {units.ms(self.overhead_ms)}"
-            + (f"; writes not run: {', '.join(self.skipped)}" if self.skipped else "")
+            + (
+                f"; not run, as writes or for want of values: {', '.join(self.skipped)}"
+                if self.skipped
+                else ""
+            )
             + "".join(f"; {failure.query} fails: {failure.reason}" for failure in self.failed)
         )
         columns = ("query", "kind", *numeric, "plan")

@@ -74,7 +74,7 @@ class _Design:
                 "0.001 to 500,000"
             )
         for one in sampled:
-            if not one.values and one.query.kind == "read":
+            if not one.values and one.query.kind == "read" and not one.query.generic:
                 raise InputError(
                     f"query {one.query.name!r} has no values to run with",
                     source=self.source,
@@ -131,7 +131,7 @@ def measure(
     Args:
         target: where the queries run.
         sampled: the queries with their values, from `workload.sample`. A write without values (its
-            baseline has not run it) is skipped.
+            baseline has not run it) is skipped, and so is a query of normalized text.
         label: what reports call this measurement, such as `before`.
         cold: empty the caches of server and operating system before each execution.
         rounds: how many; 0 lets precision and budget decide. A query gets three samples in any
@@ -315,7 +315,7 @@ def _skipped(sampled: Iterable[SampledQuery], *, disposable: bool) -> tuple[str,
     return tuple(
         one.query.name
         for one in sampled
-        if one.query.kind == "write" and not (disposable and one.values)
+        if one.query.generic or (one.query.kind == "write" and not (disposable and one.values))
     )
 
 

@@ -250,17 +250,21 @@ SELECT a.pid,
  ORDER BY a.xact_start, a.pid
 """
 
-# The locks of a prepared transaction have no process; their owner is known by its number alone.
+# The locks of a prepared transaction have no process, and its number only one of them: on itself.
+# The others have the same virtual number, which was -1/xid in older releases and is its session's.
 PREPARED = """
 SELECT p.gid AS name,
        p.owner,
        EXTRACT(epoch FROM pg_catalog.clock_timestamp() - p.prepared)::float8 AS age,
        ARRAY(SELECT DISTINCT l.relation::bigint
                FROM pg_catalog.pg_locks AS l
+               JOIN pg_catalog.pg_locks AS own ON own.virtualtransaction = l.virtualtransaction
               WHERE l.pid IS NULL
+                AND own.pid IS NULL
+                AND own.locktype = 'transactionid'
+                AND own.transactionid = p.transaction
                 AND l.locktype = 'relation'
                 AND l.relation >= 16384
-                AND l.virtualtransaction = '-1/' || p.transaction::text
                 AND l.mode IN ('RowExclusiveLock', 'ShareUpdateExclusiveLock',
                                'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
               ORDER BY l.relation::bigint) AS locks

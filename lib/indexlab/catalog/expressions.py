@@ -44,7 +44,9 @@ def with_expressions(conn: psycopg.Connection[Any], catalog: Catalog, plan: Inde
     by_oid = {index.oid: index for index in existing}
     return replace(
         catalog,
-        indexes=tuple(by_oid.get(index.oid, index) for index in catalog.indexes),
+        indexes=tuple(by_oid.get(index.oid, index) for index in catalog.indexes)
+        if by_oid
+        else catalog.indexes,
         expressions=tuple(asked.values()),
     )
 
@@ -97,7 +99,7 @@ def _asked(
 ) -> tuple[Expression, ...]:
     """Have the server plan the expressions as output columns: it parses and prints, runs nothing."""
     texts = tuple(written)
-    if not texts:
+    if not texts or not relation.readable:  # an owner may index what it may not select
         return ()
     parts = {
         "table": compose.Identifier(relation.schema, relation.name),

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields, replace
+from itertools import starmap
 from typing import Any, TypeVar
 
 import psycopg
 from psycopg import sql as compose
-from psycopg.rows import class_row, tuple_row
 
 from indexlab import target as targets
+from indexlab.catalog import indexes
 from indexlab.catalog.expressions import with_expressions
 from indexlab.catalog.objects import (
     AccessMethod,
     Collation,
     Column,
     ForeignKey,
-    Index,
-    Key,
     OperatorClass,
     Relation,
     Tablespace,
@@ -38,19 +40,31 @@ def read(conn: psycopg.Connection[Any], plan: IndexPlan | None = None) -> Catalo
         conn: a connection in autocommit mode.
         plan: whose expressions are to be put into the server's words.
     """
-    with conn.transaction():
+    with _nothing_is_garbage(), conn.transaction():
         answers = _asked(conn)
+        search_path = tuple(_column(answers))
+        schemas = tuple(_column(answers))
+        relations = _rows(answers, Relation)
+        of_tables = _next(answers)
+        of_indexes = _rows(answers, indexes.IndexRow)
+        key_options = _next(answers)
+        foreign_keys = _rows(answers, ForeignKey)
+        of_opclasses = _next(answers)
         catalog = Catalog(
             server=targets.server(conn),
-            search_path=tuple(_column(answers)),
-            schemas=tuple(_column(answers)),
-            relations=_rows(answers, Relation),
-            columns=_rows(answers, Column),
-            indexes=tuple(_index(row) for row in _rows(answers, _IndexRow)),
-            foreign_keys=tuple(
-                replace(item, columns=tuple(item.columns)) for item in _rows(answers, ForeignKey)
+            search_path=search_path,
+            schemas=schemas,
+            relations=relations,
+            columns=tuple(Column(*row[:-1]) for row in of_tables),
+            indexes=indexes.assembled(
+                of_indexes,
+                words={(row[0], row[1]): row[-1] or row[2] for row in of_tables},
+                options={(row[0], row[1]): row[2] for row in key_options},
+                opclasses={row[0]: row[-2:] for row in of_opclasses},
+                sizes={relation.oid: relation.bytes for relation in relations},
             ),
-            opclasses=_rows(answers, OperatorClass),
+            foreign_keys=tuple(replace(item, columns=tuple(item.columns)) for item in foreign_keys),
+            opclasses=tuple(OperatorClass(*row[1:]) for row in of_opclasses),
             defaults=tuple(_next(answers)),
             collations=_rows(answers, Collation),
             methods=_rows(answers, AccessMethod),
@@ -60,16 +74,31 @@ def read(conn: psycopg.Connection[Any], plan: IndexPlan | None = None) -> Catalo
     return catalog if plan is None else with_expressions(conn, catalog, plan)
 
 
+@contextmanager
+def _nothing_is_garbage() -> Iterator[None]:
+    """Hold the collector back: it would walk the many objects again and again, and free none."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
 def _asked(conn: psycopg.Connection[Any]) -> psycopg.Cursor[Any]:
     """Send the queries in one message; their results are taken in the same order."""
     fitting = compose.SQL(FITTING_TYPES)
+    spaces = compose.SQL(SPACES)
     queries = (
         compose.SQL(SNAPSHOT),
+        compose.SQL(NO_JIT),
         compose.SQL(SEARCH_PATH),
-        compose.SQL(SCHEMAS),
-        compose.SQL(RELATIONS),
-        compose.SQL(COLUMNS),
-        _indexes_sql(conn),
+        compose.SQL(SCHEMAS).format(spaces=spaces),
+        compose.SQL(RELATIONS).format(spaces=spaces),
+        compose.SQL(COLUMNS).format(spaces=spaces),
+        indexes.query(conn, spaces),
+        compose.SQL(indexes.KEY_OPTIONS),
         compose.SQL(FOREIGN_KEYS),
         compose.SQL(OPERATOR_CLASSES),
         compose.SQL(DEFAULT_OPERATOR_CLASSES).format(fitting=fitting),
@@ -79,7 +108,8 @@ def _asked(conn: psycopg.Connection[Any]) -> psycopg.Cursor[Any]:
         compose.SQL(ACCEPTED_TYPES).format(fitting=fitting),
     )
     cursor = conn.execute(compose.SQL(";").join(queries), prepare=False)
-    cursor.nextset()  # SET has no rows
+    cursor.nextset()  # the two SET have no rows
+    cursor.nextset()
     return cursor
 
 
@@ -90,10 +120,11 @@ def _next(answers: psycopg.Cursor[Any]) -> list[Any]:
 
 
 def _rows(answers: psycopg.Cursor[Any], row: type[Row]) -> tuple[Row, ...]:
-    answers.row_factory = class_row(row)
-    rows = tuple(_next(answers))
-    answers.row_factory = tuple_row
-    return rows
+    """Take rows by position, which is faster than by name: they are many."""
+    aliases = [column.name for column in answers.description or ()]
+    names = [item.name for item in fields(row)]  # type: ignore[arg-type]
+    assert names[: len(aliases)] == aliases, f"the aliases are not the fields of {row.__name__}"
+    return tuple(starmap(row, _next(answers)))
 
 
 def _column(answers: psycopg.Cursor[Any]) -> list[str]:
@@ -102,22 +133,37 @@ def _column(answers: psycopg.Cursor[Any]) -> list[str]:
 
 SNAPSHOT = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"
 
+# The planner cannot know how little the functions below do; compiling takes longer than running.
+NO_JIT = "SET LOCAL jit = off"
+
 SEARCH_PATH = """
 SELECT s.name
   FROM unnest(pg_catalog.current_schemas(false)) WITH ORDINALITY AS s (name, place)
  ORDER BY s.place
 """
 
+# Materialized, as the planner else walks pg_class once for every schema.
+SPACES = """
+WITH spaces AS MATERIALIZED (
+    SELECT n.oid,
+           n.nspname,
+           pg_catalog.has_schema_privilege(n.oid, 'CREATE') AS creatable
+      FROM pg_catalog.pg_namespace AS n
+     WHERE n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')
+       AND n.nspname !~ '^pg_(toast_)?temp_'
+)
+"""
+
 SCHEMAS = """
+{spaces}
 SELECT n.nspname
-  FROM pg_catalog.pg_namespace AS n
- WHERE n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')
-   AND n.nspname !~ '^pg_(toast_)?temp_'
+  FROM spaces AS n
  ORDER BY n.nspname
 """
 
 # Sizes and privileges are null for a relation that is dropped while this runs.
 RELATIONS = """
+{spaces}
 SELECT c.oid::bigint AS oid,
        n.nspname AS schema,
        c.relname AS name,
@@ -155,19 +201,18 @@ SELECT c.oid::bigint AS oid,
        pg_catalog.pg_stat_get_tuples_updated(c.oid) AS updated,
        pg_catalog.pg_stat_get_tuples_hot_updated(c.oid) AS hot_updated,
        pg_catalog.pg_stat_get_tuples_deleted(c.oid) AS deleted,
+       n.creatable,
        pg_catalog.pg_stat_get_numscans(c.oid) AS scans,
-       pg_catalog.has_schema_privilege(n.oid, 'CREATE') AS creatable,
        COALESCE((SELECT p.partattrs::text
                    FROM pg_catalog.pg_partitioned_table AS p
                   WHERE p.partrelid = c.oid), '') AS partition_key
   FROM pg_catalog.pg_class AS c
-  JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
- WHERE n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')
-   AND n.nspname !~ '^pg_(toast_)?temp_'
+  JOIN spaces AS n ON n.oid = c.relnamespace
  ORDER BY n.nspname, c.relname
 """
 
 COLUMNS = """
+{spaces}
 SELECT a.attrelid::bigint AS "table",
        a.attnum::int AS number,
        a.attname AS name,
@@ -175,188 +220,16 @@ SELECT a.attrelid::bigint AS "table",
        a.atttypid::bigint AS type_oid,
        a.attcollation::bigint AS collation,
        a.attnotnull AS not_null,
-       a.attgenerated::text AS generated
+       a.attgenerated::text AS generated,
+       NULLIF(pg_catalog.quote_ident(a.attname), a.attname::text) AS quoted
   FROM pg_catalog.pg_attribute AS a
   JOIN pg_catalog.pg_class AS c ON c.oid = a.attrelid
-  JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
- WHERE n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')
-   AND n.nspname !~ '^pg_(toast_)?temp_'
-   AND c.relkind IN ('r', 'p', 'm', 'v', 'f')
+  JOIN spaces AS n ON n.oid = c.relnamespace
+ WHERE c.relkind IN ('r', 'p', 'm', 'v', 'f')
    AND a.attnum > 0
    AND NOT a.attisdropped
  ORDER BY a.attrelid, a.attnum
 """
-
-
-@dataclass(frozen=True, slots=True)
-class _IndexRow:
-    """One row of INDEXES; the key_ arrays run in parallel."""
-
-    oid: int
-    schema: str
-    name: str
-    table: int
-    method: str
-    unique: bool
-    nulls_not_distinct: bool
-    columns: list[int]
-    key_texts: list[str]
-    key_families: list[int]
-    key_input_types: list[int]
-    key_collations: list[int]
-    key_flags: list[int]
-    key_options: list[str]
-    predicate: str | None
-    definition: str
-    options: list[str]
-    tablespace: str
-    valid: bool
-    ready: bool
-    building: bool
-    primary: bool
-    exclusion: bool
-    deferrable: bool
-    clustered: bool
-    replica_identity: bool
-    constraint: str | None
-    referenced_by: list[str]
-    extension: str | None
-    parent: int | None
-    bytes: int
-    scans: int
-
-
-def _indexes_sql(conn: psycopg.Connection[Any]) -> compose.Composed:
-    # The column came with 15; before it, NULLs were always distinct.
-    column = "i.indnullsnotdistinct" if conn.info.server_version >= 150000 else "false"
-    return compose.SQL(INDEXES).format(nulls_not_distinct=compose.SQL(column))
-
-
-INDEXES = """
-SELECT i.indexrelid::bigint AS oid,
-       n.nspname AS schema,
-       c.relname AS name,
-       i.indrelid::bigint AS "table",
-       am.amname AS method,
-       i.indisunique AS unique,
-       {nulls_not_distinct} AS nulls_not_distinct,
-       pg_catalog.string_to_array(i.indkey::text, ' ')::int[] AS columns,
-       k.texts AS key_texts,
-       k.families AS key_families,
-       k.input_types AS key_input_types,
-       pg_catalog.string_to_array(i.indcollation::text, ' ')::bigint[] AS key_collations,
-       pg_catalog.string_to_array(i.indoption::text, ' ')::int[] AS key_flags,
-       k.options AS key_options,
-       pg_catalog.pg_get_expr(i.indpred, i.indrelid, true) AS predicate,
-       COALESCE(pg_catalog.pg_get_indexdef(i.indexrelid), '') AS definition,
-       COALESCE(c.reloptions, ARRAY[]::text[]) AS options,
-       COALESCE(ts.spcname, '') AS tablespace,
-       i.indisvalid AS valid,
-       i.indisready AND i.indislive AS ready,
-       EXISTS (SELECT
-                 -- The functions under pg_stat_progress_create_index and pg_locks: a role may be
-                 -- denied the views.
-                 FROM pg_catalog.pg_stat_get_progress_info('CREATE INDEX') AS p
-                WHERE p.datid = (SELECT d.oid
-                                   FROM pg_catalog.pg_database AS d
-                                  WHERE d.datname = pg_catalog.current_database())
-                  AND (p.param7::oid = i.indexrelid
-                       -- Other roles' progress is hidden, their locks are not.
-                       OR (COALESCE(p.param7, 0) = 0
-                           AND NOT i.indisvalid
-                           AND EXISTS (SELECT
-                                         FROM pg_catalog.pg_lock_status() AS l
-                                        WHERE l.pid = p.pid
-                                          AND l.granted
-                                          AND l.relation = i.indrelid)))) AS building,
-       i.indisprimary AS primary,
-       i.indisexclusion AS exclusion,
-       NOT i.indimmediate AS deferrable,
-       i.indisclustered AS clustered,
-       i.indisreplident AS replica_identity,
-       o.constraint,
-       COALESCE(o.referenced_by, ARRAY[]::text[]) AS referenced_by,
-       (SELECT e.extname
-          FROM pg_catalog.pg_depend AS d
-          JOIN pg_catalog.pg_extension AS e ON e.oid = d.refobjid
-         WHERE d.classid = 'pg_catalog.pg_class'::regclass
-           AND d.objid IN (i.indexrelid, i.indrelid)
-           AND d.refclassid = 'pg_catalog.pg_extension'::regclass
-           AND d.deptype = 'e'
-         ORDER BY e.extname
-         LIMIT 1) AS extension,
-       (SELECT h.inhparent::bigint
-          FROM pg_catalog.pg_inherits AS h
-         WHERE h.inhrelid = i.indexrelid) AS parent,
-       CASE WHEN c.relkind = 'i'
-            THEN COALESCE(pg_catalog.pg_relation_size(c.oid), 0)
-            ELSE 0
-       END AS bytes,
-       pg_catalog.pg_stat_get_numscans(i.indexrelid) AS scans
-  FROM pg_catalog.pg_index AS i
-  JOIN pg_catalog.pg_class AS c ON c.oid = i.indexrelid
-  JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
-  JOIN pg_catalog.pg_am AS am ON am.oid = c.relam
-  LEFT JOIN pg_catalog.pg_tablespace AS ts ON ts.oid = c.reltablespace
-  -- All at once, as nothing in the catalog finds constraints by their index.
-  LEFT JOIN (
-       SELECT x.conindid,
-              pg_catalog.min(x.conname::text) FILTER (WHERE x.contype IN ('p', 'u', 'x'))
-                  AS constraint,
-              pg_catalog.array_agg(x.conname::text ORDER BY x.conname)
-                  FILTER (WHERE x.contype = 'f') AS referenced_by
-         FROM pg_catalog.pg_constraint AS x
-        WHERE x.conindid <> 0
-        GROUP BY x.conindid) AS o ON o.conindid = i.indexrelid
- CROSS JOIN LATERAL (
-       SELECT pg_catalog.array_agg(
-                  COALESCE(pg_catalog.pg_get_indexdef(i.indexrelid, a.attnum, true), '')
-                  ORDER BY a.attnum) AS texts,
-              pg_catalog.array_agg(o.opcfamily::bigint ORDER BY a.attnum) AS families,
-              pg_catalog.array_agg(o.opcintype::bigint ORDER BY a.attnum) AS input_types,
-              pg_catalog.array_agg(
-                  COALESCE(pg_catalog.array_to_string(a.attoptions, ', '), '')
-                  ORDER BY a.attnum) AS options
-         FROM pg_catalog.pg_attribute AS a
-         JOIN pg_catalog.pg_opclass AS o ON o.oid = i.indclass[a.attnum - 1]
-        WHERE a.attrelid = i.indexrelid
-          AND a.attnum BETWEEN 1 AND i.indnkeyatts) AS k
- WHERE n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')
-   AND n.nspname !~ '^pg_(toast_)?temp_'
- ORDER BY n.nspname, c.relname
-"""
-
-
-SHARED = tuple(
-    name
-    for name in Index.__slots__
-    if name in _IndexRow.__slots__ and name not in ("options", "referenced_by")
-)
-
-
-def _index(row: _IndexRow) -> Index:
-    number = len(row.key_texts)
-    keys = tuple(
-        Key(
-            column=row.columns[place],
-            text=row.key_texts[place],
-            family=row.key_families[place],
-            input_type=row.key_input_types[place],
-            collation=row.key_collations[place],
-            descending=bool(row.key_flags[place] & 1),
-            nulls_first=bool(row.key_flags[place] & 2),
-            options=row.key_options[place],
-        )
-        for place in range(number)
-    )
-    return Index(
-        **{name: getattr(row, name) for name in SHARED},
-        keys=keys,
-        include=tuple(row.columns[number:]),
-        options=tuple(row.options),
-        referenced_by=tuple(row.referenced_by),
-    )
-
 
 FOREIGN_KEYS = """
 SELECT o.conname AS name,
@@ -372,7 +245,8 @@ SELECT o.conname AS name,
 """
 
 OPERATOR_CLASSES = """
-SELECT n.nspname AS schema,
+SELECT o.oid::bigint AS oid,
+       n.nspname AS schema,
        o.opcname AS name,
        am.amname AS method,
        o.opcfamily::bigint AS family,
@@ -420,6 +294,9 @@ WITH RECURSIVE base AS (
             OR (a.typname IN ('anymultirange', 'anycompatiblemultirange') AND b.typtype = 'm')
             OR (a.typname = 'record' AND b.typtype = 'c'))
      WHERE b.typtype <> 'd'
+       AND EXISTS (SELECT
+                     FROM pg_catalog.pg_opclass AS o
+                    WHERE o.opcintype = a.oid)
 )
 """
 

@@ -36,6 +36,112 @@ UNCOLLATABLE = (16, 20, 21, 23, 700, 701, 1082, 1114, 1184, 1700, 2950, 3802)
 """Oids of bool, the numbers, the moments, uuid and jsonb: expressions are often of these types."""
 
 
+def _grouped(
+    items: Iterable[Item], group: Callable[[Item], Group]
+) -> dict[Group, tuple[Item, ...]]:
+    grouped: defaultdict[Group, list[Item]] = defaultdict(list)
+    for item in items:
+        grouped[group(item)].append(item)
+    return {key: tuple(found) for key, found in grouped.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class _Relations:
+    """Where relations are found."""
+
+    source: tuple[Relation, ...]
+    by_oid: dict[int, Relation]
+    by_name: dict[tuple[str, str], Relation]
+    named: dict[str, tuple[Relation, ...]]
+    indexable: dict[str, tuple[Relation, ...]]
+    """Those that take indexes, by schema."""
+
+    @classmethod
+    def of(cls, source: tuple[Relation, ...]) -> _Relations:
+        return cls(
+            source,
+            by_oid={item.oid: item for item in source},
+            by_name={(item.schema, item.name): item for item in source},
+            named=_grouped(source, lambda item: item.name),
+            indexable=_grouped(
+                (item for item in source if item.kind in INDEXABLE), lambda item: item.schema
+            ),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Columns:
+    """Where columns are found."""
+
+    source: tuple[Column, ...]
+    by_name: dict[tuple[int, str], Column]
+    by_table: dict[int, tuple[Column, ...]]
+    collatable: frozenset[int]
+    uncollatable: frozenset[int]
+
+    @classmethod
+    def of(cls, source: tuple[Column, ...]) -> _Columns:
+        return cls(
+            source,
+            by_name={(item.table, item.name): item for item in source},
+            by_table=_grouped(source, lambda item: item.table),
+            collatable=frozenset(
+                {25, 19, 1042, 1043, *(item.type_oid for item in source if item.collation)}
+            ),
+            uncollatable=frozenset(
+                {*UNCOLLATABLE, *(item.type_oid for item in source if not item.collation)}
+            ),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Indexes:
+    """Where indexes are found."""
+
+    source: tuple[Index, ...]
+    by_oid: dict[int, Index]
+    by_table: dict[int, tuple[Index, ...]]
+
+    @classmethod
+    def of(cls, source: tuple[Index, ...]) -> _Indexes:
+        return cls(
+            source,
+            by_oid={item.oid: item for item in source},
+            by_table=_grouped(source, lambda item: item.table),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Lookup:
+    relations: _Relations
+    columns: _Columns
+    indexes: _Indexes
+    foreign_keys: dict[int, tuple[ForeignKey, ...]]
+    expressions: dict[tuple[int, str], Expression]
+    defaults: dict[tuple[str, int], tuple[int, int]]
+    accepted: frozenset[tuple[int, int]]
+
+    @classmethod
+    def of(cls, catalog: Catalog, before: _Lookup | None) -> _Lookup:
+        """Return how things are found; what is the same object as before is not gone through."""
+        relations, columns, indexes = catalog.relations, catalog.columns, catalog.indexes
+        return cls(
+            relations=before.relations
+            if before is not None and before.relations.source is relations
+            else _Relations.of(relations),
+            columns=before.columns
+            if before is not None and before.columns.source is columns
+            else _Columns.of(columns),
+            indexes=before.indexes
+            if before is not None and before.indexes.source is indexes
+            else _Indexes.of(indexes),
+            foreign_keys=_grouped(catalog.foreign_keys, lambda item: item.table),
+            expressions={(item.table, item.written): item for item in catalog.expressions},
+            defaults={(row[0], row[1]): (row[2], row[3]) for row in catalog.defaults},
+            accepted=frozenset(catalog.accepted),
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Catalog:
     """A snapshot of a target's tables, columns, indexes and what else decides about indexes."""
@@ -62,18 +168,24 @@ class Catalog:
     """The planner's statistics of the tables of the plan; `audit.read` asks for them."""
     activity: Activity | None = None
     """What goes on in the server; None where nobody asked."""
-    _lookup: _Lookup = field(init=False, repr=False, compare=False)
+    _found: _Lookup | None = field(default=None, repr=False, compare=False)
+    """How things are found; `replace` hands it on, and what it replaces is gone through again."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_lookup", _Lookup.of(self))
+        object.__setattr__(self, "_found", _Lookup.of(self, self._found))
+
+    @property
+    def _lookup(self) -> _Lookup:
+        assert self._found is not None  # since __post_init__
+        return self._found
 
     def relation(self, oid: int) -> Relation:
         """Return the relation with this oid."""
-        return self._lookup.relations[oid]
+        return self._lookup.relations.by_oid[oid]
 
     def named(self, schema: str, name: str) -> Relation | None:
         """Return the relation of any kind with this name."""
-        return self._lookup.by_name.get((schema, name))
+        return self._lookup.relations.by_name.get((schema, name))
 
     def find(
         self, name: RelationName, search_path: tuple[str, ...] | None = None
@@ -88,19 +200,23 @@ class Catalog:
 
     def elsewhere(self, name: str) -> tuple[Relation, ...]:
         """Return the relations of any schema with this name."""
-        return self._lookup.named.get(name, ())
+        return self._lookup.relations.named.get(name, ())
+
+    def indexable(self, schema: str) -> tuple[Relation, ...]:
+        """Return the relations of a schema that take indexes, by name."""
+        return self._lookup.relations.indexable.get(schema, ())
 
     def columns_of(self, table: int) -> tuple[Column, ...]:
         """Return a table's columns by number."""
-        return self._lookup.columns.get(table, ())
+        return self._lookup.columns.by_table.get(table, ())
 
     def column(self, table: int, name: str) -> Column | None:
         """Return a table's column by name."""
-        return self._lookup.column.get((table, name))
+        return self._lookup.columns.by_name.get((table, name))
 
     def indexes_of(self, table: int) -> tuple[Index, ...]:
         """Return a table's indexes by name."""
-        return self._lookup.indexes.get(table, ())
+        return self._lookup.indexes.by_table.get(table, ())
 
     def foreign_keys_of(self, table: int) -> tuple[ForeignKey, ...]:
         """Return the foreign keys that a table has."""
@@ -109,7 +225,7 @@ class Catalog:
     def index(self, schema: str, name: str) -> Index | None:
         """Return the index with this name."""
         found = self.named(schema, sql.truncate(name))
-        return None if found is None else self._lookup.indexes_by_oid.get(found.oid)
+        return None if found is None else self._lookup.indexes.by_oid.get(found.oid)
 
     def method(self, name: str) -> AccessMethod | None:
         """Return the index access method with this name."""
@@ -205,7 +321,7 @@ class Catalog:
             found = self._collation(key.collation)
             if found is None:
                 return Unresolved("collation", ".".join(key.collation))
-            if type_oid in self._lookup.uncollatable:
+            if type_oid in self._lookup.columns.uncollatable:
                 return Unresolved("collation type", ".".join(key.collation), plain.text)
             collation = found.oid
         family = self._family(method, key.opclass, plain)
@@ -234,7 +350,7 @@ class Catalog:
             return expression
         type_oid = expression.type_oid
         read = {c.collation for name in key.columns if (c := self.column(relation.oid, name))}
-        derived = max(read - {0}, default=0) if type_oid in self._lookup.collatable else 0
+        derived = max(read - {0}, default=0) if type_oid in self._lookup.columns.collatable else 0
         return _PlainKey(0, expression.canonical, type_oid, expression.collation or derived)
 
     def _family(
@@ -278,51 +394,3 @@ class _PlainKey:
     type_oid: int
     """0 where the server was not asked."""
     collation: int
-
-
-def _grouped(
-    items: Iterable[Item], group: Callable[[Item], Group]
-) -> dict[Group, tuple[Item, ...]]:
-    grouped: defaultdict[Group, list[Item]] = defaultdict(list)
-    for item in items:
-        grouped[group(item)].append(item)
-    return {key: tuple(found) for key, found in grouped.items()}
-
-
-@dataclass(frozen=True, slots=True)
-class _Lookup:
-    relations: dict[int, Relation]
-    by_name: dict[tuple[str, str], Relation]
-    named: dict[str, tuple[Relation, ...]]
-    column: dict[tuple[int, str], Column]
-    columns: dict[int, tuple[Column, ...]]
-    foreign_keys: dict[int, tuple[ForeignKey, ...]]
-    indexes: dict[int, tuple[Index, ...]]
-    indexes_by_oid: dict[int, Index]
-    expressions: dict[tuple[int, str], Expression]
-    defaults: dict[tuple[str, int], tuple[int, int]]
-    collatable: frozenset[int]
-    uncollatable: frozenset[int]
-    accepted: frozenset[tuple[int, int]]
-
-    @classmethod
-    def of(cls, catalog: Catalog) -> _Lookup:
-        return cls(
-            relations={item.oid: item for item in catalog.relations},
-            by_name={(item.schema, item.name): item for item in catalog.relations},
-            named=_grouped(catalog.relations, lambda item: item.name),
-            column={(item.table, item.name): item for item in catalog.columns},
-            columns=_grouped(catalog.columns, lambda item: item.table),
-            foreign_keys=_grouped(catalog.foreign_keys, lambda item: item.table),
-            indexes=_grouped(catalog.indexes, lambda item: item.table),
-            indexes_by_oid={item.oid: item for item in catalog.indexes},
-            expressions={(item.table, item.written): item for item in catalog.expressions},
-            defaults={(row[0], row[1]): (row[2], row[3]) for row in catalog.defaults},
-            collatable=frozenset(
-                {25, 19, 1042, 1043, *(c.type_oid for c in catalog.columns if c.collation)}
-            ),
-            uncollatable=frozenset(
-                {*UNCOLLATABLE, *(c.type_oid for c in catalog.columns if not c.collation)}
-            ),
-            accepted=frozenset(catalog.accepted),
-        )

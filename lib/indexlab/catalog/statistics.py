@@ -34,6 +34,14 @@ class ColumnStatistics:
     """Bytes of the text form of a sample of values that are not common ones."""
     correlation: float | None = None
     """How far the order of the values is the order of the rows, -1 to 1."""
+    quads: tuple[int, ...] = ()
+    """Groups of four decimal digits that each of these texts takes, if it is a number."""
+    bounds: int = 0
+    """How many bounds the histogram has."""
+    elements: float | None = None
+    """How many different elements an array has on average."""
+    element_frequencies: tuple[float, ...] = ()
+    """The shares of the rows that hold the most common elements."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +56,16 @@ class DistinctGroup:
 
 
 @dataclass(frozen=True, slots=True)
+class ExpressionStatistics:
+    """The planner's statistics of an expression, from an index on it."""
+
+    table: int
+    text: str
+    """The server's words for the expression."""
+    values: ColumnStatistics
+
+
+@dataclass(frozen=True, slots=True)
 class Statistics:
     """The planner's statistics of some tables."""
 
@@ -55,6 +73,7 @@ class Statistics:
     """The tables that were asked for."""
     columns: tuple[ColumnStatistics, ...] = ()
     groups: tuple[DistinctGroup, ...] = ()
+    expressions: tuple[ExpressionStatistics, ...] = ()
     denied: bool = False
     """Whether the role may not read pg_stats at all."""
     _by_column: dict[tuple[int, int], ColumnStatistics] = field(
@@ -69,6 +88,13 @@ class Statistics:
         """Return what is known of a column; None where nothing is."""
         return self._by_column.get((table, column))
 
+    def of_expression(self, table: int, text: str) -> ColumnStatistics | None:
+        """Return what is known of an expression in the server's words; None where nothing is."""
+        found = (
+            item.values for item in self.expressions if (item.table, item.text) == (table, text)
+        )
+        return next(found, None)
+
     def group(self, table: int, columns: Iterable[int]) -> DistinctGroup | None:
         """Return what is known of these columns together."""
         wanted = tuple(sorted(columns))
@@ -78,6 +104,8 @@ class Statistics:
 
 def read(conn: psycopg.Connection[Any], catalog: Catalog, tables: Iterable[int]) -> Statistics:
     """Read the statistics of some tables; reads only, in two round trips.
+
+    Where indexes hold expressions, their statistics take two more.
 
     Columns that the role may not read have none. Those of the tables alone are read, because the
     common values of thousands of columns are slow to turn into text.
@@ -122,11 +150,47 @@ def read(conn: psycopg.Connection[Any], catalog: Catalog, tables: Iterable[int])
         if (schema, name) in relations
         for numbers_of, count in re.findall(r'"([\d, ]+)": (-?[\d.]+)', text)
     ]
-    return Statistics(asked, tuple(columns.values()), tuple(groups))
+    expressions = _read_expressions(conn, catalog, asked)
+    return Statistics(asked, tuple(columns.values()), tuple(groups), expressions)
+
+
+def _read_expressions(
+    conn: psycopg.Connection[Any], catalog: Catalog, tables: Iterable[int]
+) -> tuple[ExpressionStatistics, ...]:
+    """Read the statistics of the indexes with expressions; no round trip where there is none."""
+    indexes = {
+        (index.schema, index.name): index
+        for table in tables
+        for index in catalog.indexes_of(table)
+        if index.oid and index.predicate is None and any(not key.column for key in index.keys)
+    }
+    if not indexes:
+        return ()
+    oids = [index.oid for index in indexes.values()]
+    names = {
+        "schemas": [schema for schema, _ in indexes],
+        "tables": [name for _, name in indexes],
+    }
+    places = {
+        (oid, name): place for oid, name, place in conn.execute(INDEX_COLUMNS, {"oids": oids})
+    }
+    found: dict[tuple[int, str], ExpressionStatistics] = {}
+    for schema, name, column, *facts in conn.execute(COLUMN_STATISTICS, names).fetchall():
+        index = indexes.get((schema, name))
+        place = None if index is None else places.get((index.oid, column))
+        if index is None or place is None or place > len(index.keys):
+            continue
+        key = index.keys[place - 1]
+        if not key.column:
+            values = _column(index.table, 0, facts)
+            item = ExpressionStatistics(index.table, key.text, values)
+            found.setdefault((index.table, key.text), item)
+    return tuple(found.values())
 
 
 def _column(table: int, number: int, facts: list[Any]) -> ColumnStatistics:
-    nulls, width, distinct, values, frequencies, widths, correlation = facts
+    nulls, width, distinct, values, frequencies, widths, quads, bounds, *facts = facts
+    correlation, elements, element_frequencies = facts
     return ColumnStatistics(
         table,
         number,
@@ -137,6 +201,11 @@ def _column(table: int, number: int, facts: list[Any]) -> ColumnStatistics:
         frequencies=tuple(frequencies or ()),
         widths=tuple(size for size in widths or () if size is not None),
         correlation=correlation,
+        quads=tuple(number for number in quads or () if number is not None),
+        bounds=bounds or 0,
+        elements=elements,
+        # After the frequencies come the smallest and the largest of them, and that of NULL.
+        element_frequencies=tuple(element_frequencies or ())[:-3],
     )
 
 
@@ -156,11 +225,30 @@ SELECT s.schemaname,
                     WITH ORDINALITY AS v (value, place)
               ORDER BY v.place
               LIMIT 101) AS widths,
-       s.correlation::float8 AS correlation
+       ARRAY(SELECT (pg_catalog.length(pg_catalog.ltrim(pg_catalog.split_part(v.value, '.', 1), '-0')) + 3) / 4
+                    + (pg_catalog.length(pg_catalog.rtrim(pg_catalog.split_part(v.value, '.', 2), '0')) + 3) / 4
+               FROM pg_catalog.unnest(s.histogram_bounds::text::text[])
+                    WITH ORDINALITY AS v (value, place)
+              ORDER BY v.place
+              LIMIT 101) AS quads,
+       pg_catalog.array_length(s.histogram_bounds::text::text[], 1) AS bounds,
+       s.correlation::float8 AS correlation,
+       s.elem_count_histogram[pg_catalog.array_length(s.elem_count_histogram, 1)]::float8 AS elements,
+       s.most_common_elem_freqs::float8[] AS element_frequencies
   FROM pg_catalog.pg_stats AS s
  WHERE s.schemaname = ANY (%(schemas)s::name[])
    AND s.tablename = ANY (%(tables)s::name[])
  ORDER BY s.schemaname, s.tablename, s.attname, s.inherited
+"""
+
+INDEX_COLUMNS = """
+SELECT a.attrelid::bigint,
+       a.attname,
+       a.attnum
+  FROM pg_catalog.pg_attribute AS a
+ WHERE a.attrelid = ANY (%(oids)s::oid[])
+   AND a.attnum > 0
+ ORDER BY a.attrelid, a.attnum
 """
 
 DISTINCT_GROUPS = """

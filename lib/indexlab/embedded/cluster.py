@@ -8,6 +8,7 @@ import subprocess
 import tempfile
 import time
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from indexlab.embedded.account import PORT, SOCKET, Account, binary, choose_socket_dir
@@ -38,6 +39,20 @@ _SETTINGS = {
     "lc_messages": "C",
     "logging_collector": "off",  # the log is the server's standard error
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How a cluster differs from the one that keeps the user's databases."""
+
+    settings: tuple[tuple[str, str], ...] = ()
+    """Name and value, beside those of every cluster or in place of them."""
+    disposable: bool = False
+    """Whether a cluster that does not start is made afresh: nothing in it is worth mending."""
+
+
+KEPT = Recipe()
+"""The cluster of the demo and of the user's own databases."""
 
 
 def initdb(base: Path, account: Account) -> None:
@@ -71,7 +86,7 @@ def _sweep(base: Path) -> None:
         time.sleep(0.02)
 
 
-def launch(base: Path, tag: str, account: Account) -> subprocess.Popen[str]:
+def launch(base: Path, tag: str, account: Account, recipe: Recipe) -> subprocess.Popen[str]:
     """Start the postmaster of a cluster that no process is at work on."""
     data = base / "data"
     sockets = choose_socket_dir(base, account)
@@ -82,8 +97,10 @@ def launch(base: Path, tag: str, account: Account) -> subprocess.Popen[str]:
     if log.exists() and log.stat().st_size > _LOG_LIMIT:
         log.replace(base / "log.1")
     quoted = str(sockets).replace('"', '""')
-    settings = _SETTINGS | {
+    settings = {
+        **_SETTINGS,
         "shared_buffers": f"{_shared_buffers() >> 20}MB",
+        **dict(recipe.settings),
         "unix_socket_directories": f'"{quoted}"',
         "cluster_name": tag,
     }

@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import platformdirs
@@ -27,7 +28,7 @@ from psycopg import pq, sql
 from psycopg.conninfo import make_conninfo
 
 from indexlab.embedded.account import PORT, SOCKET, Account, choose_account, keep, make_base
-from indexlab.embedded.cluster import initdb, launch, room
+from indexlab.embedded.cluster import KEPT, Recipe, initdb, launch, room
 from indexlab.embedded.watcher import processes, stop, tag_of, watch
 from indexlab.errors import EmbeddedError
 
@@ -75,6 +76,10 @@ _COPY = sql.SQL("CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
 _DROP = sql.SQL("DROP DATABASE IF EXISTS {name}")
 
 
+class _DidNotStart(EmbeddedError):
+    """There is no server, and nobody who uses one."""
+
+
 @dataclass(frozen=True, slots=True)
 class Server:
     """A running embedded server."""
@@ -82,8 +87,10 @@ class Server:
     socket_dir: Path
     data_dir: Path
     log: Path
+    account: Account = field(default_factory=Account)
+    """Whose files the server's are; for those who write some of them."""
 
-    def conninfo(self, database: str = "postgres") -> str:
+    def conninfo(self, database: str = "postgres", user: str = "postgres") -> str:
         """Say how libpq connects to `database`, whatever PG* variables the user has set.
 
         A PGSERVICE that names no service and a PGTZ, PGDATESTYLE or PGGEQO that the server does
@@ -92,7 +99,7 @@ class Server:
         known = {option.keyword.decode() for option in pq.Conninfo.get_defaults()}
         neutral = {keyword: value for keyword, value in _NEUTRAL.items() if keyword in known}
         return make_conninfo(
-            host=str(self.socket_dir), port=PORT, user="postgres", dbname=database, **neutral
+            host=str(self.socket_dir), port=PORT, user=user, dbname=database, **neutral
         )
 
     def databases(self) -> tuple[str, ...]:
@@ -169,7 +176,7 @@ def home() -> Path:
 
 
 @contextmanager
-def server(where: Path | None = None) -> Iterator[Server]:
+def server(where: Path | None = None, recipe: Recipe = KEPT) -> Iterator[Server]:
     """Use the embedded server: made and started if need be, stopped when its last user leaves.
 
     Leaving returns at once; the server stops a moment later. It may be entered again and from
@@ -178,6 +185,7 @@ def server(where: Path | None = None) -> Iterator[Server]:
 
     Args:
         where: the directory of the server; `home()` if None.
+        recipe: how its cluster is made and started; the same for all users of one directory.
 
     Raises:
         EmbeddedError: the server cannot be made, started or reached; the message says why.
@@ -189,7 +197,7 @@ def server(where: Path | None = None) -> Iterator[Server]:
             base = make_base(place, account)
             with _locked(base / "start.lock", fcntl.LOCK_EX):
                 stack.enter_context(_locked(base / "users.lock", fcntl.LOCK_SH))
-                running = _running(base, account)
+                running = _running(base, account, recipe)
         try:
             yield running
         finally:
@@ -231,24 +239,40 @@ def _locked(path: Path, kind: int) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _running(base: Path, account: Account) -> Server:
+def _running(base: Path, account: Account, recipe: Recipe) -> Server:
     """Return the server of `base`, made to run if need be; the caller holds `start.lock`."""
+    data = base / "data"
+    if data.exists() and recipe.disposable:
+        with suppress(_DidNotStart):
+            return _started(base, account, recipe)
+        stop(tag_of(data))
+        shutil.rmtree(data)
+    return _started(base, account, recipe)
+
+
+def _started(base: Path, account: Account, recipe: Recipe) -> Server:
+    """Make and start what is not there.
+
+    Raises:
+        _DidNotStart: the server's log says why.
+        EmbeddedError: the cluster cannot be made, or libpq cannot connect to the server.
+    """
     data = base / "data"
     if not data.exists():
         initdb(base, account)
     tag = tag_of(data)
     watch(base)  # before the start, so that whatever breaks it leaves no server behind
-    found = _answering(base, tag)
+    found = _answering(base, tag, account)
     if found is None and processes(tag)[0]:
         ready = [line.strip() for line in _pid_file(base)[-1:]] == ["ready"]  # answers at once
         patience = 2 if ready else _PATIENCE
-        found = _await(base, tag, lambda: bool(processes(tag)[0]), patience)
+        found = _await(base, tag, account, lambda: bool(processes(tag)[0]), patience)
     if found is None:
         stop(tag)  # orphans of a killed server, or one whose socket has been removed
-        child = keep(launch(base, tag, account))
-        found = _await(base, tag, lambda: child.poll() is None, _PATIENCE)
+        child = keep(launch(base, tag, account, recipe))
+        found = _await(base, tag, account, lambda: child.poll() is None, _PATIENCE)
     if found is None:
-        raise EmbeddedError(
+        raise _DidNotStart(
             f"the embedded server in {str(base)!r} did not start, with {room(base)}. "
             f"The end of its log:\n{_tail(base / 'log')}\n"
             f"Mend what it says, or remove {str(base)!r}, databases and all"
@@ -256,18 +280,20 @@ def _running(base: Path, account: Account) -> Server:
     return found
 
 
-def _await(base: Path, tag: str, alive: Callable[[], bool], patience: float) -> Server | None:
+def _await(
+    base: Path, tag: str, account: Account, alive: Callable[[], bool], patience: float
+) -> Server | None:
     """Wait until the server answers; None if its process ends or `patience` seconds pass."""
     deadline = time.monotonic() + patience
     while alive() and time.monotonic() < deadline:
-        found = _answering(base, tag)
+        found = _answering(base, tag, account)
         if found is not None:
             return found
         time.sleep(_TICK)
     return None
 
 
-def _answering(base: Path, tag: str) -> Server | None:
+def _answering(base: Path, tag: str, account: Account) -> Server | None:
     """Return the server if it takes connections, and is the one of this cluster.
 
     Raises:
@@ -277,7 +303,7 @@ def _answering(base: Path, tag: str) -> Server | None:
     if not lines:
         return None
     # Where the one who started it put the socket, which need not be where we would.
-    found = Server(Path(lines[-4]), base / "data", base / "log")
+    found = Server(Path(lines[-4]), base / "data", base / "log", account)
     with socket.socket(socket.AF_UNIX) as probe:
         try:
             probe.connect(os.fsencode(found.socket_dir / SOCKET))

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 from typing import Any
 
+from indexlab import explain
 from indexlab.apply import Applied, Outcome
 from indexlab.audit import Audit, Finding, place, statement_sql
 from indexlab.benchmark import Comparison, Headline, Load, Measurement, Scaling, Series, intervals
 from indexlab.errors import InputError
+from indexlab.impact import Impact, QueryImpact
 from indexlab.runs.directory import Json, Run
 from indexlab.target import Server, Target
 from indexlab.workload import SampledQuery, Workload
@@ -19,8 +21,8 @@ def of_target(target: Target, server: Server) -> Json:
     return {"spec": target.spec, **asdict(server)}
 
 
-def of_audit(audit: Audit, target: Target) -> Json:
-    """Write an audit's result."""
+def of_audit(audit: Audit, target: Target, impact: Impact | None = None) -> Json:
+    """Write an audit's result, and what its plan does to the workload where that was asked."""
     return {
         "target": of_target(target, audit.server),
         "statements": [
@@ -53,7 +55,64 @@ def of_audit(audit: Audit, target: Target) -> Json:
         ],
         "advice": [_finding(finding) for finding in audit.advice],
         "preconditions": [_finding(finding) for finding in audit.preconditions],
-        "impact": [],
+        "impact": [] if impact is None else [_impact(impact, item) for item in impact.queries],
+        "what_if": None if impact is None else _what_if(impact),
+    }
+
+
+def _impact(impact: Impact, item: QueryImpact) -> Json:
+    """Write what a plan does to one query; costs are the planner's, null where not simulated."""
+    known = not item.problem
+    planned = [c.name for c in impact.candidates if not c.problem and c.table in item.tables]
+    return {
+        "query": item.query,
+        "weight": item.weight,
+        "cost_before": item.cost_before if known else None,
+        "cost_after": item.cost_after if known else None,
+        "indexes_used": list(item.uses_after),
+        "indexes_used_before": list(item.uses_before),
+        "alone": {name: item.cost_alone(name) for name in planned if known},
+        "without": {name: item.cost_without(name) for name in planned if known},
+        "values": item.sets,
+        "plans": [
+            {
+                "values": variant.sets,
+                "cost_before": variant.cost_before,
+                "cost_after": variant.cost_after,
+                "indexes_used": list(variant.uses_after),
+                "change": explain.difference(variant.before, variant.after),
+            }
+            for variant in item.variants
+        ],
+        "not_simulated": item.problem,
+        "notes": [note for note in (item.note, item.unseen) if note],
+    }
+
+
+def _what_if(impact: Impact) -> Json:
+    return {
+        "backend": impact.backend,
+        "notes": list(impact.notes),
+        "indexes": [
+            {
+                "index": item.name,
+                "bytes": item.bytes,
+                "worth_alone": impact.worth_alone(item.name),
+                "worth": impact.worth(item.name),
+                "used_by": [query.query for query in impact.users(item.name)],
+                "not_simulated": item.problem,
+            }
+            for item in impact.candidates
+        ],
+        "existing": [
+            {
+                "index": item.name,
+                "bytes": item.bytes,
+                "used_by": [query.query for query in impact.users(item.name)],
+                "would_suffer": {loss.query: loss.after for loss in impact.losses(item.name)},
+            }
+            for item in impact.existing
+        ],
     }
 
 

@@ -38,24 +38,30 @@ def _share(catalog: Catalog, table: int, node: Any) -> tuple[float, bool]:
     column = node.bool_expr.args[0] if negated else node
     if column.HasField("column_ref"):
         found = _statistics(catalog, table, column)
-        return _of_value(found, "f" if negated else "t")
+        return _of_value(found, "f" if negated else "t", catalog.relation(table).rows)
     if kind == "a_expr" and [n.string.sval for n in node.a_expr.name] == ["="]:
         value = constant(node.a_expr.rexpr)
         found = _statistics(catalog, table, node.a_expr.lexpr)
         if value is not None:
-            return _of_value(found, value)
+            return _of_value(found, value, catalog.relation(table).rows)
     return 1.0, True
 
 
-def _of_value(found: ColumnStatistics | None, value: str) -> tuple[float, bool]:
-    """Return the share of a value: its own, or that of the average uncommon one."""
+def _of_value(found: ColumnStatistics | None, value: str, rows: float) -> tuple[float, bool]:
+    """Return the share of a value: its own, or that of the average one whose share is not known."""
     if found is None:
         return 1.0, True
     known = dict(found.common)
     if value in known:
         return known[value], False
+    # The text of the first common values alone has been read.
+    unread = found.frequencies[len(found.common) :]
     rest = max(0.0, 1 - found.nulls - sum(found.frequencies))
-    return rest, True
+    distinct = found.distinct if found.distinct >= 0 else -found.distinct * max(rows, 0.0)
+    others = max(0.0, distinct - len(found.frequencies))
+    if others < 0.5 and not unread:
+        return rest, False
+    return (sum(unread) + rest) / max(1.0, len(unread) + others), False
 
 
 def _statistics(catalog: Catalog, table: int, node: Any) -> ColumnStatistics | None:
