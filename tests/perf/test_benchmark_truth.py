@@ -232,6 +232,12 @@ def test_a_known_slowdown_is_found(at: Target, name: str, statement: str) -> Non
         f"interval covers the truth {covered / len(changes):.0%} (limit 90 %) | "
         f"ratios {min(c.ratio for c in changes):.3f} to {max(c.ratio for c in changes):.3f} |"
     )
+    for change in changes:
+        if change.verdict != "slower":
+            print(
+                f"  missed {change.query}: {change.ratio:.3f} "
+                f"({change.ratio_low:.3f} to {change.ratio_high:.3f}) {change.verdict} {change.why}"
+            )
     assert len(changes) == 50
     assert found >= 0.95 * len(changes)
     assert covered >= 0.90 * len(changes)
