@@ -94,4 +94,4 @@ def exponent(rows: Sequence[float], ms: Sequence[float]) -> float:
     """Return the slope of the line through log(rows) and log(ms); pure."""
     import numpy as np
 
-    return float(np.polyfit(np.log(rows), np.log(ms), 1)[0])
+    return round(float(np.polyfit(np.log(rows), np.log(ms), 1)[0]), 2) + 0.0
