@@ -9,18 +9,23 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import psycopg
 import pytest
+from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
+from indexlab import apply, catalog, embedded, plan, target, workload
 from indexlab import audit as auditing
-from indexlab import embedded, plan, target, workload
+from indexlab.apply import Applied, Event, Settings
 from indexlab.audit import Audit, StatementAudit
 from indexlab.errors import EmbeddedError
 from indexlab.target import Target
@@ -281,6 +286,12 @@ def _server_account(place: Path) -> _Runner:
     return _Runner(user="nobody")
 
 
+@pytest.fixture(scope="session")
+def server_account() -> Callable[[Path], _Runner]:
+    """How to run a server's programs for a place, also where the tests are root."""
+    return _server_account
+
+
 def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -417,3 +428,125 @@ def surveyed(conn: psycopg.Connection) -> Callable[[str], Audit]:
         return auditing.read(conn, plan.parse("DROP INDEX IF EXISTS gone"))[1]
 
     return run
+
+
+# The apply stage: scenes told in SQL
+
+APPLY_SCHEMA = """
+CREATE SCHEMA core;
+CREATE TABLE core.bookings (id int PRIMARY KEY, customer_id int, date date, status text, note text);
+INSERT INTO core.bookings
+SELECT n, n % 50, date '2026-01-01' + n % 90, 'open', 'note ' || n FROM generate_series(1, 2000) AS n;
+CREATE TABLE core.other (id int);
+INSERT INTO core.other VALUES (1);
+"""
+
+
+class Scene:
+    """A database of its own, and the sessions that act in it."""
+
+    def __init__(self, conninfo: str, stack: ExitStack):
+        self.conninfo = conninfo
+        self.target: Target = target.resolve(conninfo)
+        self._stack = stack
+        self.db = self.session()
+
+    def session(self, **options: Any) -> psycopg.Connection[Any]:
+        autocommit = options.pop("autocommit", True)
+        conn = psycopg.connect(self.conninfo, autocommit=autocommit, **options)
+        self._stack.callback(conn.close)
+        return conn
+
+    def indexes(self) -> dict[str, bool]:
+        """Every index of the user and whether it is valid."""
+        rows = self.db.execute(
+            """
+            SELECT c.relname, i.indisvalid
+              FROM pg_index AS i
+              JOIN pg_class AS c ON c.oid = i.indexrelid
+              JOIN pg_namespace AS n ON n.oid = c.relnamespace
+             WHERE n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> 'information_schema'
+               AND NOT i.indisprimary
+             ORDER BY c.relname
+            """
+        )
+        return dict(rows.fetchall())
+
+    def run(self, text: str, **options: Any) -> Applied:
+        options.setdefault("execute", True)
+        outside = ("execute", "journal", "on_event")
+        settings = Settings(**{k: v for k, v in options.items() if k not in outside})
+        kept = {name: value for name, value in options.items() if name in outside}
+        return apply.run(self.target, plan.parse(text), settings, **kept)
+
+    def pending(self, text: str) -> tuple[apply.Step, ...]:
+        wanted = plan.parse(text)
+        return apply.pending(catalog.read(self.db, wanted), wanted)
+
+    def leftover(self, text: str) -> None:
+        """Make an invalid index as it happens: duplicates are found when it is half done."""
+        with pytest.raises(psycopg.errors.UniqueViolation):
+            self.db.execute(text.encode())
+
+    def building(self) -> int | None:
+        """The process of the build that waits for another session."""
+        row = self.db.execute(
+            "SELECT pid FROM pg_stat_progress_create_index WHERE phase LIKE 'waiting%'"
+        ).fetchone()
+        return None if row is None else row[0]
+
+    def start(self, text: str, **options: Any) -> InBackground:
+        """Run a plan in another thread."""
+        return InBackground(self, text, options)
+
+    @staticmethod
+    def eventually(true: Callable[[], object], *, seconds: float = 20) -> None:
+        deadline = time.monotonic() + seconds
+        while not true():
+            assert time.monotonic() < deadline, f"not within {seconds} s: {true}"
+            time.sleep(0.02)
+
+
+class InBackground:
+    """A run in another thread, and the events that it told."""
+
+    def __init__(self, scene: Scene, text: str, options: dict[str, Any]):
+        self.events: list[Event] = []
+        self.applied: Applied | None = None
+        self.error: Exception | None = None
+        self._thread = threading.Thread(target=self._run, args=(scene, text, options))
+        self._thread.start()
+
+    def _run(self, scene: Scene, text: str, options: dict[str, Any]) -> None:
+        try:
+            self.applied = scene.run(text, on_event=self.events.append, **options)
+        except Exception as error:  # noqa: BLE001 - shown by result()
+            self.error = error
+
+    def result(self) -> Applied:
+        self._thread.join(60)
+        assert self.error is None, self.error
+        assert self.applied is not None
+        return self.applied
+
+    def waits_for(self, pid: int) -> bool:
+        return any(pid == session.pid for e in self.events for session in e.waiting_for)
+
+
+@pytest.fixture
+def apply_address(request: pytest.FixtureRequest) -> str:
+    """A running server, as a conninfo."""
+    server = request.getfixturevalue(getattr(request, "param", "embedded_server"))
+    return str(server.conninfo("postgres"))
+
+
+@pytest.fixture
+def scene(apply_address: str) -> Iterator[Scene]:
+    name = f"apply_{next(_numbers)}"
+    with psycopg.connect(apply_address, autocommit=True) as conn:
+        conn.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        with ExitStack() as stack:
+            made = Scene(make_conninfo(apply_address, dbname=name), stack)
+            made.db.execute(APPLY_SCHEMA)
+            yield made
+        conn.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))

@@ -2,124 +2,32 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-import psycopg
 import pytest
-from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from indexlab import apply, catalog, plan, target
-from indexlab.apply import Applied, ApplyRefused, Event, sessions
+from indexlab.apply import Applied, ApplyRefused, Event, lock, sessions
 from indexlab.errors import InputError, TargetError
-from indexlab.target import Target
+
+if TYPE_CHECKING:
+    from conftest import Scene
 
 SOURCES = Path(apply.__file__).parents[2]
-NUMBERS = itertools.count()
-
-SCHEMA = """
-CREATE SCHEMA core;
-CREATE TABLE core.bookings (id int PRIMARY KEY, customer_id int, date date, status text, note text);
-INSERT INTO core.bookings
-SELECT n, n % 50, date '2026-01-01' + n % 90, 'open', 'note ' || n FROM generate_series(1, 2000) AS n;
-CREATE TABLE core.other (id int);
-INSERT INTO core.other VALUES (1);
-"""
-
-
-def eventually(true: Callable[[], object], *, seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, f"not within {seconds} s: {true}"
-        time.sleep(0.02)
-
-
-@pytest.fixture
-def address(request: pytest.FixtureRequest) -> str:
-    """A running server, as a conninfo."""
-    server = request.getfixturevalue(getattr(request, "param", "embedded_server"))
-    return str(server.conninfo("postgres"))
-
 
 on_15_too = pytest.mark.parametrize(
-    "address",
+    "apply_address",
     ["embedded_server", pytest.param("pg15_server", marks=pytest.mark.pg15)],
     indirect=True,
 )
-
-
-class Scene:
-    """A database of its own, and the sessions that act in it."""
-
-    def __init__(self, conninfo: str, stack: ExitStack):
-        self.conninfo = conninfo
-        self.target: Target = target.resolve(conninfo)
-        self._stack = stack
-        self.db = self.session()
-
-    def session(self, **options: Any) -> psycopg.Connection[Any]:
-        autocommit = options.pop("autocommit", True)
-        conn = psycopg.connect(self.conninfo, autocommit=autocommit, **options)
-        self._stack.callback(conn.close)
-        return conn
-
-    def indexes(self) -> dict[str, bool]:
-        """Every index of the user and whether it is valid."""
-        rows = self.db.execute(
-            """
-            SELECT c.relname, i.indisvalid
-              FROM pg_index AS i
-              JOIN pg_class AS c ON c.oid = i.indexrelid
-              JOIN pg_namespace AS n ON n.oid = c.relnamespace
-             WHERE n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> 'information_schema'
-               AND NOT i.indisprimary
-             ORDER BY c.relname
-            """
-        )
-        return dict(rows.fetchall())
-
-    def run(self, text: str, **options: Any) -> Applied:
-        options.setdefault("execute", True)
-        return apply.run(self.target, plan.parse(text), **options)
-
-    def pending(self, text: str) -> tuple[apply.Step, ...]:
-        wanted = plan.parse(text)
-        return apply.pending(catalog.read(self.db, wanted), wanted)
-
-    def leftover(self, text: str) -> None:
-        """Make an invalid index as it happens: duplicates are found when it is half done."""
-        with pytest.raises(psycopg.errors.UniqueViolation):
-            self.db.execute(text.encode())
-
-    def building(self) -> int | None:
-        """The process of the build that waits for another session."""
-        row = self.db.execute(
-            "SELECT pid FROM pg_stat_progress_create_index WHERE phase LIKE 'waiting%'"
-        ).fetchone()
-        return None if row is None else row[0]
-
-
-@pytest.fixture
-def scene(address: str) -> Iterator[Scene]:
-    name = f"apply_{next(NUMBERS)}"
-    with psycopg.connect(address, autocommit=True) as conn:
-        conn.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-        with ExitStack() as stack:
-            made = Scene(make_conninfo(address, dbname=name), stack)
-            made.db.execute(SCHEMA)
-            yield made
-        conn.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
 def outcomes(applied: Applied) -> list[str]:
@@ -171,6 +79,7 @@ def test_a_second_run_finds_all_there(scene: Scene) -> None:
     CREATE INDEX patterned ON core.bookings (note text_pattern_ops DESC NULLS LAST) WITH (fillfactor = 80);
     CREATE INDEX collated ON core.bookings (note COLLATE "C");
     CREATE INDEX hashed ON core.bookings USING hash (status);
+    CREATE INDEX texts ON core.bookings ((id::text), (md5(customer_id::text) || 'x'));
     CREATE INDEX ranged ON core.bookings USING brin (date) WITH (pages_per_range = 16);
     CREATE INDEX ON core.bookings (customer_id, (date + 1));
     COMMENT ON INDEX lowered IS 'it''s for the search';
@@ -273,12 +182,6 @@ def test_what_only_the_build_can_refuse_ends_the_run(scene: Scene) -> None:
     assert "IMMUTABLE" in applied.outcomes[0].error
 
 
-def test_a_partitioned_parent_is_refused_with_the_way(scene: Scene) -> None:
-    scene.db.execute("CREATE TABLE core.parted (id int) PARTITION BY RANGE (id)")
-    with pytest.raises(ApplyRefused, match="ATTACH PARTITION"):
-        scene.run("CREATE INDEX p ON core.parted (id);")
-
-
 @on_15_too
 def test_names_that_need_quotes(scene: Scene) -> None:
     scene.db.execute('''
@@ -347,40 +250,14 @@ def test_a_row_that_the_expression_cannot_take_is_not_quoted(scene: Scene) -> No
     assert scene.indexes() == {}
 
 
-class InBackground:
-    """A run in another thread, and the events that it told."""
-
-    def __init__(self, scene: Scene, text: str, **options: Any):
-        self.events: list[Event] = []
-        self.applied: Applied | None = None
-        self.error: Exception | None = None
-        self._thread = threading.Thread(target=self._run, args=(scene, text, options))
-        self._thread.start()
-
-    def _run(self, scene: Scene, text: str, options: dict[str, Any]) -> None:
-        try:
-            self.applied = scene.run(text, on_event=self.events.append, **options)
-        except Exception as error:  # noqa: BLE001 - shown by result()
-            self.error = error
-
-    def result(self) -> Applied:
-        self._thread.join(60)
-        assert self.error is None, self.error
-        assert self.applied is not None
-        return self.applied
-
-    def waits_for(self, pid: int) -> bool:
-        return any(pid == session.pid for e in self.events for session in e.waiting_for)
-
-
 @on_15_too
 def test_a_build_names_the_session_that_it_waits_for_and_completes_after_it(scene: Scene) -> None:
     blocker = scene.session(autocommit=False, application_name="<b>report</b>")
     blocker.execute("UPDATE core.bookings SET status = 'held' WHERE id = 1")
     pid = blocker.info.backend_pid
-    run = InBackground(scene, TWO)
+    run = scene.start(TWO)
     try:
-        eventually(lambda: run.waits_for(pid))
+        scene.eventually(lambda: run.waits_for(pid))
     finally:
         blocker.rollback()
     applied = run.result()
@@ -404,8 +281,8 @@ def test_a_build_that_another_session_cancels_is_cleaned_up_and_not_tried_again(
     blocker = scene.session(autocommit=False)
     blocker.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
     blocker.execute("SELECT FROM core.other")
-    run = InBackground(scene, TWO)
-    eventually(scene.building)
+    run = scene.start(TWO)
+    scene.eventually(scene.building)
     scene.db.execute("SELECT pg_cancel_backend(%s)", [scene.building()])
     applied = run.result()
     assert outcomes(applied) == ["failed", "not_run"]
@@ -418,10 +295,10 @@ def test_a_lost_connection_is_tried_again_without_a_leftover(scene: Scene) -> No
     blocker = scene.session(autocommit=False)
     blocker.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
     blocker.execute("SELECT FROM core.other")
-    run = InBackground(scene, TWO)
-    eventually(scene.building)
+    run = scene.start(TWO)
+    scene.eventually(scene.building)
     scene.db.execute("SELECT pg_terminate_backend(%s)", [scene.building()])
-    eventually(lambda: any(event.kind == "retry" for event in run.events))
+    scene.eventually(lambda: any(event.kind == "retry" for event in run.events))
     blocker.rollback()
     applied = run.result()
     assert outcomes(applied) == ["built", "built"]
@@ -432,8 +309,8 @@ def test_a_lost_connection_is_tried_again_without_a_leftover(scene: Scene) -> No
 def test_a_leftover_that_cannot_be_dropped_is_named(scene: Scene) -> None:
     blocker = scene.session(autocommit=False)
     blocker.execute("UPDATE core.bookings SET status = 'held' WHERE id = 1")
-    run = InBackground(scene, TWO, cleanup_wait=0.2)
-    eventually(scene.building)
+    run = scene.start(TWO, cleanup_wait=0.2)
+    scene.eventually(scene.building)
     scene.db.execute("SELECT pg_cancel_backend(%s)", [scene.building()])
     applied = run.result()
     assert outcomes(applied) == ["failed", "not_run"]
@@ -473,9 +350,9 @@ def test_ctrl_c_cancels_the_build_cleans_up_and_keeps_the_outcomes(scene: Scene,
         stdout=subprocess.PIPE,
         text=True,
     )
-    eventually(scene.building)
+    scene.eventually(scene.building)
     child.send_signal(signal.SIGINT)
-    eventually(lambda: scene.building() is None)
+    scene.eventually(lambda: scene.building() is None)
     blocker.rollback()
     said, _ = child.communicate(timeout=60)
     assert (
@@ -495,7 +372,7 @@ def test_a_second_ctrl_c_gives_the_clean_up_up_and_names_what_is_left(scene: Sce
         stdout=subprocess.PIPE,
         text=True,
     )
-    eventually(scene.building)
+    scene.eventually(scene.building)
     child.send_signal(signal.SIGINT)
     assert child.stdout is not None
     while "dropping the invalid leftover" not in child.stdout.readline():
@@ -512,8 +389,8 @@ def test_a_deadlock_is_tried_again(scene: Scene) -> None:
     other = scene.session(autocommit=False)
     other.execute("SET deadlock_timeout = '1min'")
     other.execute("UPDATE core.bookings SET status = 'held' WHERE id = 1")
-    run = InBackground(scene, TWO)
-    eventually(scene.building)
+    run = scene.start(TWO)
+    scene.eventually(scene.building)
     other.execute("LOCK TABLE core.bookings IN SHARE UPDATE EXCLUSIVE MODE")
     other.rollback()
     applied = run.result()
@@ -559,23 +436,24 @@ def test_timeouts_of_the_role_do_not_reach_the_build(scene: Scene) -> None:
     blocker = scene.session(autocommit=False)
     blocker.execute("SET TRANSACTION READ WRITE")
     blocker.execute("UPDATE core.bookings SET status = 'held' WHERE id = 1")
-    run = InBackground(scene, TWO, retries=0)
+    run = scene.start(TWO, retries=0)
     try:
-        eventually(lambda: run.waits_for(blocker.info.backend_pid))
+        scene.eventually(lambda: run.waits_for(blocker.info.backend_pid))
     finally:
         blocker.rollback()
     assert outcomes(run.result()) == ["built", "built"]
 
 
-def test_a_lock_timeout_that_was_asked_for_is_tried_again(scene: Scene) -> None:
+def test_a_table_lock_that_is_not_free_is_not_queued_for_but_tried_again(scene: Scene) -> None:
     blocker = scene.session(autocommit=False)
-    blocker.execute("UPDATE core.bookings SET status = 'held' WHERE id = 1")
-    run = InBackground(scene, TWO, lock_timeout=0.1)
-    eventually(lambda: any(event.kind in ("clean", "retry") for event in run.events))
+    blocker.execute("LOCK TABLE core.bookings IN SHARE UPDATE EXCLUSIVE MODE")
+    run = scene.start(TWO, lock_wait=0.2)
+    scene.eventually(lambda: any(event.kind == "retry" for event in run.events))
     blocker.rollback()
     applied = run.result()
     assert outcomes(applied) == ["built", "built"]
     assert applied.outcomes[0].attempts > 1
+    assert "tries again" in next(e.detail for e in run.events if e.kind == "retry")
 
 
 @on_15_too
@@ -614,25 +492,25 @@ def test_two_handles_of_one_session_are_a_pooler(scene: Scene) -> None:
 
 def test_a_second_runner_waits_and_then_says_who_is_first(scene: Scene) -> None:
     first = scene.session(application_name="the first")
-    first.execute("SELECT pg_advisory_lock(%s)", [sessions.LOCK_KEY])
+    first.execute("SELECT pg_advisory_lock(%s)", [lock.LOCK_KEY])
     with pytest.raises(TargetError, match="the first as postgres"):
         scene.run(TWO, runner_wait=0)
     assert outcomes(scene.run(TWO, execute=False)) == ["dry_run", "dry_run"]
-    run = InBackground(scene, TWO)
-    eventually(lambda: any(event.kind == "lock" for event in run.events))
+    run = scene.start(TWO)
+    scene.eventually(lambda: any(event.kind == "lock" for event in run.events))
     assert scene.indexes() == {}
-    first.execute("SELECT pg_advisory_unlock(%s)", [sessions.LOCK_KEY])
+    first.execute("SELECT pg_advisory_unlock(%s)", [lock.LOCK_KEY])
     assert outcomes(run.result()) == ["built", "built"]
 
 
 def test_two_runs_at_once_build_each_index_once(scene: Scene) -> None:
-    runs = [InBackground(scene, TWO) for _ in range(2)]
+    runs = [scene.start(TWO) for _ in range(2)]
     ended = sorted(outcomes(run.result()) for run in runs)
     assert ended == [["built", "built"], ["exists", "exists"]]
 
 
 @on_15_too
-def test_a_build_of_another_session_is_left_alone(scene: Scene) -> None:
+def test_a_build_of_another_session_is_waited_for_and_adopted(scene: Scene) -> None:
     blocker = scene.session(autocommit=False)
     blocker.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
     blocker.execute("SELECT FROM core.other")
@@ -641,16 +519,21 @@ def test_a_build_of_another_session_is_left_alone(scene: Scene) -> None:
     builder = threading.Thread(target=other.execute, args=(statement,))
     builder.start()
     try:
-        eventually(scene.building)
+        scene.eventually(scene.building)
         assert actions(scene.pending(TWO))[0] == "wait"
-        assert outcomes(scene.run(TWO, execute=False)) == ["not_run", "dry_run"]
-        applied = scene.run(TWO)
+        assert outcomes(scene.run(TWO, execute=False)) == ["dry_run", "dry_run"]
+        refused = scene.run(TWO, max_wait=0.2)
+        assert outcomes(refused) == ["failed", "not_run"]
+        assert "migration tool" in refused.outcomes[0].error
+        run = scene.start(TWO)
+        scene.eventually(lambda: run.waits_for(other.info.backend_pid))
     finally:
         blocker.rollback()
         builder.join(30)
-    assert outcomes(applied) == ["failed", "not_run"]
-    assert "migration tool" in applied.outcomes[0].error
-    assert scene.indexes() == {"idx_customer": True}
+    applied = run.result()
+    assert outcomes(applied) == ["exists", "built"]
+    assert "another session has built it" in applied.outcomes[0].note
+    assert scene.indexes() == {"idx_customer": True, "idx_status_date": True}
 
 
 @on_15_too

@@ -317,3 +317,13 @@ def test_an_impact_of_nothing_can_be_drawn() -> None:
         assert charts.bytes_against_worth(weighed(queries, indexes)).png()
     nothing = charts.bytes_against_worth(weighed(("q",), ()))
     assert nothing.title == "no planned index saves the workload anything"
+
+
+def test_the_writers_chart_says_both_p99s_and_draws_an_empty_side() -> None:
+    points = [(n / 10, 1.0 + n % 5) for n in range(200)]
+    chart = charts.writers(points, [(at, 2 * ms) for at, ms in points])
+    assert chart.title == (
+        "Writers' p99 while indexes are built: 10.0 ms beside indexlab, 5.00 ms beside psql"
+    )
+    assert "beside psql: 200 writes" in chart.alt
+    assert chart.png() == charts.writers(points, [(at, 2 * ms) for at, ms in points]).png()

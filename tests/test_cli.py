@@ -22,6 +22,8 @@ from indexlab.sandbox import databases
 if TYPE_CHECKING:
     from conftest import Cluster
 
+    from indexlab.target import Target
+
 PLAN = "CREATE INDEX idx_accounts_bid ON pgbench_accounts (bid, abalance);\n"
 WORKLOAD = """\
 -- name: richest_of_branch
@@ -298,12 +300,12 @@ def test_answers_reach_every_stage(indexlab: Command, files: Path, pgbench15: Cl
     secret = {"PGPASSWORD": pgbench15.password}
     asked = indexlab("apply", *inputs, "--no-report", **secret)
     assert (asked.returncode, "cannot be applied as they are (mended)" in asked.stderr) == (2, True)
-    answer = ("--resolve", "branch_no=bid", "--format", "json")
+    answer = ("--resolve", "branch_no=abalance", "--format", "json")
     # No query of the workload needs the index: that is another question.
     done = indexlab("apply", *inputs, *answer, "--what-if", "off", **secret)  # by the notebook
     assert done.returncode == 0, done.stderr
     [step] = json.loads(done.stdout)["steps"]
-    assert (step["outcome"], "(bid)" in step["statement"]) == ("dry_run", True)
+    assert (step["outcome"], "(abalance)" in step["statement"]) == ("dry_run", True)
     told = indexlab(
         *("run", *inputs, *answer, "--execute", "--no-report", "--budget", "0.5"),
         *("--what-if", "off", "--out", "reports/answered"),
@@ -372,8 +374,9 @@ def test_rollback_takes_back_what_the_run_built(
     assert (undone.returncode, _indexes(conninfo)) == (0, before), undone.stderr
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_apply_ends_with_four_and_leaves_no_carcass(
-    files: Path, pgbench15: Cluster
+    files: Path, pgbench15: Cluster, number: signal.Signals
 ) -> None:
     conninfo = pgbench15.conninfo()
     before = _indexes(conninfo)
@@ -399,9 +402,11 @@ def test_an_interrupted_apply_ends_with_four_and_leaves_no_carcass(
             text=True,
         )
         _until(conninfo, "CREATE INDEX CONCURRENTLY%")
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
     _, said = process.communicate(timeout=120)
     assert process.returncode == 4, said
+    journal = (files / "reports" / "stopped" / "apply.journal").read_text().splitlines()
+    assert json.loads(journal[-1])["interrupted"] is True
     document = json.loads((files / "reports" / "stopped" / "apply.json").read_text())
     assert document["interrupted"]
     assert [step["outcome"] for step in document["steps"]] == ["failed"]
@@ -565,3 +570,56 @@ def test_apply_follows_the_matrix(indexlab: Command, files: Path, pgbench15: Clu
         "no query of the workload uses public.by_balance" in outcomes["public.by_balance"]["note"]
     )
     assert pgbench15.password not in done.stdout + done.stderr
+
+
+EVENTS = """
+CREATE SCHEMA shop;
+CREATE TABLE shop.events (id int, at date) PARTITION BY RANGE (at);
+CREATE TABLE shop.old PARTITION OF shop.events FOR VALUES FROM (MINVALUE) TO ('2026-01-01');
+CREATE TABLE shop.new PARTITION OF shop.events FOR VALUES FROM ('2026-01-01') TO (MAXVALUE);
+INSERT INTO shop.events SELECT n, date '2025-12-01' + n % 60 FROM generate_series(1, 500) AS n;
+"""
+
+
+def test_a_partitioned_table_gets_its_index_and_a_killed_run_is_taken_back(
+    indexlab: Command, tmp_path: Path, session: psycopg.Connection, database: Target
+) -> None:
+    session.execute(EVENTS.encode())
+    (tmp_path / "plan.sql").write_text(
+        "CREATE INDEX by_id ON shop.new (id);\nCREATE INDEX events_at ON shop.events (at, id);\n"
+    )
+    options = ("--target", database.conninfo, "--plan", "plan.sql", "--no-report")
+    done = indexlab(
+        *("apply", *options, "--execute", "--out", "reports/one", "--jobs", "2"),
+        *("--memory", "128 MB", "--lock-wait", "2", "--max-wait", "60", "--max-lag", "1GB"),
+    )
+    assert done.returncode == 0, done.stderr
+    valid = "SELECT count(*) FROM pg_index WHERE indisvalid AND indrelid >= 16384"
+    assert session.execute(valid).fetchone() == (4,)
+    assert "shop.events_at: built" in done.stderr
+    run = tmp_path / "reports" / "one"
+    assert json.loads((run / "apply.json").read_text())["complete"]
+    settings = json.loads((run / "apply.journal").read_text().splitlines()[0])["settings"]
+    assert settings == "lock_wait=2.0 max_wait=60.0 jobs=2 memory=134217728 max_lag=1073741824"
+    (run / "apply.json").unlink()  # as a run that was killed leaves it
+    back = indexlab("rollback", "one", "--execute", "--lock-wait", "1")
+    assert back.returncode == 0, back.stderr
+    assert session.execute(valid).fetchone() == (0,)
+    assert (run / "rollback.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "reason"),
+    [
+        (("--jobs", "0"), "x>=1"),
+        (("--max-lag", "much"), "'much' is not a size"),
+        (("--window", "22-5"), "not two times"),
+        (("--memory", "1GB", "--jobs", "x"), "not a valid integer"),
+    ],
+)
+def test_options_of_apply_are_checked_before_anything_is_started(
+    indexlab: Command, files: Path, option: tuple[str, ...], reason: str
+) -> None:
+    done = indexlab("apply", "--target", "service=none", "--plan", "plan.sql", *option)
+    assert (done.returncode, reason in done.stderr) == (2, True), done.stderr
+    assert not (files / "reports").exists()

@@ -589,6 +589,52 @@ def builds(
         return _chart(figure, title, alt)
 
 
+def writers(
+    beside_psql: Sequence[tuple[float, float]], beside_apply: Sequence[tuple[float, float]]
+) -> Chart:
+    """Draw the latency of writers while indexes are built, by psql and by the kit.
+
+    Args:
+        beside_psql: seconds since the build began and latency in ms, for each transaction.
+        beside_apply: the same beside the kit's build.
+    """
+    from matplotlib.ticker import FuncFormatter, NullFormatter
+
+    sides = (("psql", beside_psql, BEFORE), ("indexlab", beside_apply, AFTER))
+    p99 = {name: _quantile([ms for _, ms in points], 0.99) for name, points, _ in sides}
+    title = (
+        f"Writers' p99 while indexes are built: {units.ms(p99['indexlab'])} beside indexlab, "
+        f"{units.ms(p99['psql'])} beside psql"
+    )
+    told = (f"beside {name}: {units.plural(len(points), 'write')}" for name, points, _ in sides)
+    alt = _sentence(title, told)
+    with _style():
+        figure = _figure(title, 3.6)
+        panels = figure.subplots(1, 2, sharey=True)
+        for axes, (name, points, colour) in zip(panels, sides, strict=True):
+            axes.plot(
+                [at for at, _ in points],
+                [ms for _, ms in points],
+                ".",
+                color=colour,
+                markersize=2,
+                alpha=0.5,
+            )
+            axes.axhline(p99[name], color=INK, linewidth=0.8)
+            axes.set_title(f"beside {name}; the line is p99")
+            axes.set_xlabel("seconds since the build began")
+            axes.set_yscale("log")
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: units.ms(value)))
+            axes.yaxis.set_minor_formatter(NullFormatter())
+        panels[0].set_ylabel("latency of a write")
+        return _chart(figure, title, alt)
+
+
+def _quantile(values: Sequence[float], share: float) -> float:
+    ranked = sorted(values)
+    return ranked[min(int(share * len(ranked)), len(ranked) - 1)] if ranked else math.nan
+
+
 def index_sizes(
     names: Sequence[str],
     bytes: Sequence[float],  # noqa: A002

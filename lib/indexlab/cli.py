@@ -26,6 +26,7 @@ INTERRUPTED = 130
 FOUND = 1
 INCOMPLETE = 4
 PLAIN_SECONDS = 1.0
+PLAIN_WAIT_SECONDS = 5.0
 
 Command = Callable[..., Any]
 
@@ -188,6 +189,83 @@ _measuring = _options(
 _execute = click.option(
     "--execute", is_flag=True, help="Change the target; without it this is a dry run."
 )
+_waiting = _options(
+    click.option(
+        "--lock-wait",
+        type=click.FloatRange(min=0),
+        default=None,
+        metavar="SECONDS",
+        help="Longest wait for a table's lock, 5 by default; then it pauses and tries again.",
+    ),
+    click.option(
+        "--max-wait",
+        type=click.FloatRange(min=0),
+        default=None,
+        metavar="SECONDS",
+        help="Longest wait of a step for other sessions in all, an hour by default.",
+    ),
+)
+_applying = _options(
+    _waiting,
+    click.option(
+        "--jobs",
+        type=click.IntRange(min=1),
+        default=None,
+        help="Tables to work on side by side; 1 by default.",
+    ),
+    click.option(
+        "--memory",
+        default=None,
+        metavar="SIZE",
+        help="maintenance_work_mem of all jobs together, e.g. 1GB; by default each has the session's.",
+    ),
+    click.option(
+        "--max-lag",
+        default=None,
+        metavar="SIZE",
+        help="Begin no build while a standby has more WAL left to replay, e.g. 64MB.",
+    ),
+    click.option(
+        "--min-free",
+        default=None,
+        metavar="SIZE",
+        help="Begin no build while the server's disk has less free, e.g. 10GB.",
+    ),
+    click.option(
+        "--window", default=None, metavar="HH:MM-HH:MM", help="Begin steps in these hours only."
+    ),
+    click.option(
+        "--allow-blocking",
+        is_flag=True,
+        default=None,
+        help="Build without CONCURRENTLY where the table is tiny or nobody else is connected.",
+    ),
+    click.option(
+        "--attach-constraint",
+        is_flag=True,
+        default=None,
+        help="Make constraints of the unique indexes.",
+    ),
+    click.option(
+        "--show-values",
+        is_flag=True,
+        default=None,
+        help="Show the values of duplicates that keep a unique index from being built.",
+    ),
+)
+SETTINGS = (
+    *("lock_wait", "max_wait", "jobs", "memory", "max_lag", "min_free", "window"),
+    *("allow_blocking", "attach_constraint", "show_values"),
+)
+
+
+def _settings(given: dict[str, Any]) -> str:
+    """Take the options of apply out of the others, as words that reach it anywhere."""
+    chosen = {name: value for name in SETTINGS if (value := given.pop(name, None)) is not None}
+    return " ".join(
+        name if value is True else f"{name}={str(value).replace(' ', '')}"
+        for name, value in chosen.items()
+    )
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -328,9 +406,11 @@ def _run_path(name: str) -> Path:
 @_inputs
 @_resolve
 @_planning
+@_applying
 @_execute
 def apply(**given: Any) -> int:
     """Build what the audit calls for, without blocking writers; a dry run without --execute."""
+    given["settings"] = _settings(given)
     options = _read(given, "apply")
     with _Terminal() as terminal:
         document = _pipeline(options, terminal).apply()
@@ -343,9 +423,11 @@ def apply(**given: Any) -> int:
 @_resolve
 @_planning
 @_measuring
+@_applying
 @_execute
 def run(**given: Any) -> int:
     """Audit, benchmark, apply the revised plan, benchmark again; one page over all."""
+    given["settings"] = _settings(given)
     options = _read(given, "run")
     with _Terminal() as terminal:
         document = _pipeline(options, terminal).story()
@@ -373,16 +455,19 @@ def demo(rows: int | None, **given: Any) -> int:
 @cli.command()
 @click.argument("run")
 @click.option("--target", "-t", default=None, help="The database, if it has another address now.")
+@_waiting
 @_execute
 @_format
-def rollback(run: str, target: str | None, execute: bool, form: str) -> int:
+def rollback(run: str, target: str | None, execute: bool, form: str, **given: Any) -> int:
     """Drop what RUN built and restore what it dropped; a dry run without --execute."""
     from dataclasses import asdict
 
     from indexlab import pipeline
 
     with _Terminal() as terminal:
-        applied = pipeline.rollback(run, target=target, execute=execute, tell=terminal.tell)
+        applied = pipeline.rollback(
+            run, target=target, execute=execute, settings=_settings(given), tell=terminal.tell
+        )
     document = {"format": 1, "steps": [asdict(outcome) for outcome in applied.outcomes]}
     click.echo(json.dumps(document) if form == "json" else "\n".join(_steps_lines(document)))
     return 0 if applied.complete else INCOMPLETE
@@ -436,6 +521,7 @@ def _slowed(comparison: Comparison | None, max_slowdown: float | None) -> int:
 
 def _told(document: Mapping[str, Any], form: str, options: Options) -> int:
     """Print a run's result; the exit code is that of its worst stage."""
+    from indexlab import pipeline
     from indexlab.runs import Run
 
     out = Run(options.out)
@@ -446,9 +532,7 @@ def _told(document: Mapping[str, Any], form: str, options: Options) -> int:
         lines += ["", *_benchmark_lines(out.read_json("benchmark"))]
     _print(document, form, lines, options, "index.html")
     regressed = _regressed(options)
-    unresolved = any(
-        item["verdict"] in ("ask", "refuse") for item in out.read_json("audit")["statements"]
-    )
+    unresolved = any(pipeline.is_open(item) for item in out.read_json("audit")["statements"])
     return FOUND if unresolved or regressed else 0
 
 
@@ -559,39 +643,60 @@ def _bound(change: Mapping[str, Any], side: str) -> str:
 
 
 class _Terminal:
-    """Progress on stderr: one changing line on a terminal, a plain line a second elsewhere."""
+    """Progress on stderr: lines that change in place on a terminal, plain lines elsewhere.
+
+    There is one line for each step of apply, and one for anything else.
+    """
 
     def __init__(self) -> None:
-        self._status: Any = None
-        self._told = -PLAIN_SECONDS
+        self._live: Any = None
+        self._lines: Any = None
+        self._told: dict[str, tuple[str, float]] = {}
 
     def __enter__(self) -> _Terminal:
         if sys.stderr.isatty():
             from rich.console import Console
+            from rich.live import Live
 
-            self._status = Console(stderr=True, highlight=False).status("starting")
-            self._status.__enter__()
+            from indexlab.progress import Lines
+
+            console = Console(stderr=True, highlight=False)
+            self._lines = Lines()
+            self._live = Live(console=console, refresh_per_second=8, transient=True)
+            self._live.__enter__()
         return self
 
     def __exit__(self, *raised: object) -> None:
-        if self._status is not None:
-            self._status.__exit__(None, None, None)
+        if self._live is not None:
+            self._live.__exit__(None, None, None)
 
     def tell(self, text: str, fraction: float | None = None) -> None:
         """Show what goes on."""
         from indexlab.display import clean
+        from indexlab.progress import About
 
+        if self._live is not None:
+            self._live.update(self._drawn(self._lines.hear(text, fraction)))
+            return
         if not text:
             return
-        shown = clean(text)
-        if self._status is not None:
-            from rich.markup import escape
-
-            share = "" if fraction is None else f" {fraction:.0%}"
-            self._status.update(escape(shown) + share)
-        elif time.monotonic() - self._told >= PLAIN_SECONDS:
+        topic = text.topic if isinstance(text, About) else ""
+        lasting = isinstance(text, About) and text.lasting
+        before, at = self._told.get(topic, ("", -PLAIN_SECONDS))
+        shown, now = clean(text), time.monotonic()
+        # A line about who is waited for differs from second to second in the age only.
+        new = shown.partition(";")[0] != before
+        if (lasting and new) or now - at >= (PLAIN_WAIT_SECONDS if lasting else PLAIN_SECONDS):
             click.echo(shown, err=True)
-            self._told = time.monotonic()
+            self._told[topic] = shown.partition(";")[0], now
+
+    def _drawn(self, lines: Iterable[tuple[str, float | None]]) -> Any:
+        from rich.console import Group
+        from rich.text import Text
+
+        from indexlab.display import clean
+
+        return Group(*(Text(clean(text), overflow="ellipsis", no_wrap=True) for text, _ in lines))
 
 
 def _terminate(_number: int, _frame: FrameType | None) -> None:

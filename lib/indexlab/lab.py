@@ -25,8 +25,9 @@ from indexlab import charts, demo, display, export, planning, units
 from indexlab import plan as plans
 from indexlab import target as targets
 from indexlab import workload as workloads
-from indexlab.apply import Applied, Event, Outcome
-from indexlab.audit import Audit
+from indexlab.apply import Applied, Event, Outcome, Settings
+from indexlab.apply import journal as journals
+from indexlab.audit import Audit, StatementAudit
 from indexlab.benchmark import Comparison, Load, Measurement, Price
 from indexlab.benchmark import load as loading
 from indexlab.catalog import Catalog
@@ -35,15 +36,18 @@ from indexlab.demo import database
 from indexlab.display import Note
 from indexlab.errors import IncompleteError, InputError
 from indexlab.impact import Impact, Trial
-from indexlab.plan import IndexPlan
+from indexlab.plan import CreateIndex, IndexPlan
 from indexlab.planning import Planner, Weighed
-from indexlab.progress import Progress, Tell
+from indexlab.progress import About, Progress, Tell
 from indexlab.runs import Run, documents
 from indexlab.target import Server, Target
 from indexlab.workload import SampledQuery, Workload
 
 Resolutions = tuple[tuple[str, str], ...]
 SETTLED = (*auditing.KEPT, "skip")
+JOURNAL, ROLLBACK_JOURNAL = "apply.journal", "rollback.journal"
+IN_PARTS = "partitioned-table"
+"""The rule of the audit by which apply knows what it builds part by part."""
 BUDGET = 10.0
 """Seconds of measuring, over all queries of one side."""
 PRECISION = 0.05
@@ -224,24 +228,37 @@ def open_lab(
 
 
 def roll_back(
-    run: Run, *, target: str | None = None, execute: bool = False, tell: Tell | None = None
+    run: Run,
+    *,
+    target: str | None = None,
+    execute: bool = False,
+    settings: str = "",
+    tell: Tell | None = None,
 ) -> Applied:
     """Take back what a run did to its target; a dry run unless `execute`.
 
-    Keeps `rollback.json` in the run when it changed something.
+    The journal says what to take back, also where the run was killed; without one, `apply.json`.
+    Keeps `rollback.json` and `rollback.journal` in the run when it changed something.
 
     Args:
         run: that applied something.
         target: as for --target; None takes the run's own.
         execute: whether to change the target.
+        settings: as `Settings.parse` reads them.
         tell: is told what goes on.
 
     Raises:
         InputError: the run applied nothing.
         TargetError: the target cannot be reached or does not allow it.
     """
-    spec = documents.target_of(run) if target is None else target
-    outcomes = documents.outcomes(run)
+    chosen = Settings.parse(settings)
+    journal = run.path / JOURNAL
+    if journal.exists():
+        spec = journals.target_of(journal) if target is None else target
+        outcomes = journals.outcomes(journal, documents.outcome)
+    else:
+        spec = documents.target_of(run) if target is None else target
+        outcomes = documents.outcomes(run)
     progress = Progress(tell)
     with ExitStack() as holding:
         reached = (
@@ -249,7 +266,14 @@ def roll_back(
             if database.is_demo(spec)
             else targets.resolve(spec)
         )
-        applied = applying.rollback(reached, outcomes, execute=execute, on_event=_telling(progress))
+        applied = applying.rollback(
+            reached,
+            outcomes,
+            chosen,
+            execute=execute,
+            journal=run.path / ROLLBACK_JOURNAL,
+            on_event=_telling(progress),
+        )
         if execute:
             run.write_json("rollback", documents.of_apply(applied, reached, _server(reached)))
     progress.done()
@@ -309,9 +333,16 @@ def _beside(given: str, first: str, name: str) -> str:
     return given + name.removeprefix(first) if name.startswith(first) else name
 
 
+def _parted(item: StatementAudit) -> bool:
+    """Return whether apply can build part by part what one statement cannot."""
+    errors = {found.rule for found in item.findings if found.severity == "error"}
+    return item.verdict == "refuse" and errors == {IN_PARTS}
+
+
 def _telling(progress: Progress) -> Callable[[Event], None]:
     def tell(event: Event) -> None:
-        progress.tell(str(event), None if event.percent is None else event.percent / 100)
+        fraction = None if event.percent is None else event.percent / 100
+        progress.tell(About(event.index, str(event), lasting=event.lasting), fraction)
 
     return tell
 
@@ -456,16 +487,23 @@ class Lab:
         """Return the plan that would be applied, from the audit of this session."""
         return self._judged()[1].audit.revised
 
-    def apply(self, *, execute: bool = False) -> Applied:
+    def apply(self, *, execute: bool = False, settings: str = "") -> Applied:
         """Build what the audit calls for; a dry run unless `execute`.
 
-        Keeps `apply.json` in the run, whatever happened.
+        Keeps `apply.json` in the run, whatever happened, and from its first step on
+        `apply.journal`, from which a run that was killed can be taken back.
+
+        Args:
+            execute: whether to change the target.
+            settings: as `Settings.parse` reads them, such as `jobs=2 window=22:00-05:00`.
 
         Raises:
             InputError: the plan cannot be applied; nothing was done.
             IncompleteError: a step failed or was interrupted; `apply.json` says what stands.
         """
         _check_type("execute", execute, bool)
+        _check_type("settings", settings, str)
+        chosen = Settings.parse(settings)
         unresolved = self.unresolved()
         if unresolved:
             raise InputError(
@@ -474,13 +512,29 @@ class Lab:
                 "revised_plan.sql of the audit, which leaves them out"
             )
         applied = applying.run(
-            self.target, self.revised(), execute=execute, on_event=_telling(self._progress)
+            self.target,
+            self._in_parts(),
+            chosen,
+            execute=execute,
+            journal=None if self.run is None else self.run.path / JOURNAL,
+            on_event=_telling(self._progress),
         )
         applied = replace(applied, outcomes=(*self._left_out(), *applied.outcomes))
         if self.run is not None:
             self.run.write_json("apply", documents.of_apply(applied, self.target, self.server))
         self._progress.done()
         return applied
+
+    def _in_parts(self) -> IndexPlan:
+        """Return the plan with what the audit leaves to be built part by part, in its place."""
+        audit = self._judged()[1].audit
+        kept = audit.revised
+        parts = {item.statement.line: item.statement for item in audit.statements if _parted(item)}
+        if not parts:
+            return kept
+        creates = [item for item in parts.values() if isinstance(item, CreateIndex)]
+        merged = sorted([*kept.statements, *creates], key=lambda item: item.line)
+        return replace(kept, statements=tuple(merged))
 
     def _left_out(self) -> Iterator[Outcome]:
         """Say of each statement that the audit skips why it is not a step."""
@@ -499,7 +553,11 @@ class Lab:
     def unresolved(self) -> tuple[str, ...]:
         """Return the statements that the audit refuses or asks about."""
         _, audit = self._ruled()
-        return tuple(item.label for item in audit.statements if item.verdict not in SETTLED)
+        return tuple(
+            item.label
+            for item in audit.statements
+            if item.verdict not in SETTLED and not _parted(item)
+        )
 
     def benchmark(
         self,

@@ -12,7 +12,7 @@ from typing import Any
 from indexlab import benchmark as benchmarking
 from indexlab import charts, render, units
 from indexlab import lab as labs
-from indexlab.apply import Applied
+from indexlab.apply import Applied, Settings
 from indexlab.benchmark import load as loading
 from indexlab.benchmark import scale as scales
 from indexlab.demo import database
@@ -54,6 +54,8 @@ class Options:
     export_to: str = ""
     what_if: str = "sandbox"
     keep_sandbox: bool = False
+    settings: str = ""
+    """How apply behaves, as `Settings.parse` reads it."""
 
 
 @dataclass(slots=True)
@@ -71,6 +73,7 @@ class Pipeline:
             options.target, options.plan, options.workload, options.resolve
         )
         labs.check_export(options.export, options.export_to)
+        Settings.parse(options.settings)
         if options.baseline:
             documents.measurement(Run(Path(options.baseline)))
 
@@ -90,12 +93,12 @@ class Pipeline:
 
     def apply(self) -> Json:
         """Apply the revised plan; a dry run unless the options say execute."""
-        execute = self.options.execute
+        execute, settings = self.options.execute, self.options.settings
         return self._stage(
             "apply",
             self.options.out,
-            lambda lab: lab.require_complete(lab.apply(execute=execute)),
-            {"execute": execute, **self._asking()},
+            lambda lab: lab.require_complete(lab.apply(execute=execute, settings=settings)),
+            {"execute": execute, "settings": settings, **self._asking()},
         )
 
     def benchmark(
@@ -199,7 +202,7 @@ class Pipeline:
         with summary.kept(Run(out)):
             with summary.stage("audit"):
                 audit = self.audit()
-            unresolved = [s["index"] for s in audit["statements"] if s["verdict"] in UNRESOLVED]
+            unresolved = [item["index"] for item in audit["statements"] if is_open(item)]
             if self.options.execute and unresolved:
                 raise InputError(
                     f"{units.plural(len(unresolved), 'statement')} cannot be applied as they are "
@@ -297,13 +300,23 @@ class Pipeline:
             verb(lab)
 
 
-def rollback(name: str, *, target: str | None, execute: bool, tell: Tell) -> Applied:
+def is_open(statement: Json) -> bool:
+    """Return whether a statement of an audit keeps the plan from being applied; pure."""
+    errors = {item["rule"] for item in statement["findings"] if item["severity"] == "error"}
+    in_parts = statement["verdict"] == "refuse" and errors == {labs.IN_PARTS}
+    return statement["verdict"] in UNRESOLVED and not in_parts
+
+
+def rollback(
+    name: str, *, target: str | None, execute: bool, settings: str = "", tell: Tell
+) -> Applied:
     """Take back what a run did to its target; a dry run unless `execute`.
 
     Args:
         name: the run's directory, or its name under `reports/`.
         target: as for --target; None takes the run's own.
         execute: whether to change the target.
+        settings: how it behaves, as `Settings.parse` reads it.
         tell: is told what goes on.
 
     Raises:
@@ -312,9 +325,11 @@ def rollback(name: str, *, target: str | None, execute: bool, tell: Tell) -> App
     """
     path = Path(name) if Path(name).exists() else Path("reports") / name
     run = Run(path)
-    if not run.has("apply"):
-        raise InputError(f"{name!r} is not a run that applied anything: it has no apply.json")
-    return labs.roll_back(run, target=target, execute=execute, tell=tell)
+    if not run.has("apply") and not (path / labs.JOURNAL).exists():
+        raise InputError(
+            f"{name!r} is not a run that applied anything: it has no apply.json and no journal"
+        )
+    return labs.roll_back(run, target=target, execute=execute, settings=settings, tell=tell)
 
 
 class _Summary:

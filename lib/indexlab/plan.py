@@ -122,6 +122,7 @@ class IndexDef:
         columns: Mapping[str, str] | None = None,
         concurrently: bool | None = None,
         if_not_exists: bool | None = None,
+        only: bool | None = None,
     ) -> IndexDef:
         """Return the same index with other words; what is not given stays.
 
@@ -131,6 +132,7 @@ class IndexDef:
             columns: new names by old name, applied in keys, INCLUDE and predicate.
             concurrently: whether the statement says CONCURRENTLY.
             if_not_exists: whether the statement says IF NOT EXISTS.
+            only: whether the statement says ONLY, which leaves partitions out.
 
         Raises:
             InputError: the kit cannot write the statement back without a change of meaning.
@@ -149,6 +151,8 @@ class IndexDef:
             tree.concurrent = concurrently
         if if_not_exists is not None:
             tree.if_not_exists = if_not_exists
+        if only is not None:
+            tree.relation.inh = not only
         if columns:
             _rename_columns(tree, columns)
         return IndexDef._of_node(node)

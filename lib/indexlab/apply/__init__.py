@@ -1,9 +1,12 @@
 """Apply a plan: the only stage that changes a target's schema."""
 
+from indexlab.apply.blockers import Session
+from indexlab.apply.foreseen import pending
 from indexlab.apply.outcomes import Applied, Outcome
 from indexlab.apply.protocol import rollback, run
-from indexlab.apply.sessions import Session
-from indexlab.apply.steps import ApplyRefused, Step, pending, reversal
+from indexlab.apply.reversal import reversal
+from indexlab.apply.settings import Settings, Window, size
+from indexlab.apply.steps import ApplyRefused, Step
 from indexlab.apply.tender import Event
 
 __all__ = [
@@ -12,9 +15,12 @@ __all__ = [
     "Event",
     "Outcome",
     "Session",
+    "Settings",
     "Step",
+    "Window",
     "pending",
     "reversal",
     "rollback",
     "run",
+    "size",
 ]

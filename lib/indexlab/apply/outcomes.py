@@ -54,6 +54,8 @@ class Applied:
     """False for a dry run, which changes nothing."""
     interrupted: bool = False
     """Whether Ctrl-C or SIGTERM ended the run before its last step."""
+    estimate: int = 0
+    """Bytes that the builds were estimated to take, before they began."""
     analyzed: tuple[str, ...] = ()
     """The tables that have new statistics."""
     warnings: tuple[str, ...] = ()

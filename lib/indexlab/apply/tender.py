@@ -1,4 +1,4 @@
-"""Tend a run from the caller's thread: events, progress, and what Ctrl-C does."""
+"""Tend a run from the caller's thread: events, progress, budgets, and what Ctrl-C does."""
 
 from __future__ import annotations
 
@@ -8,23 +8,30 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import psycopg
 
-from indexlab.apply import sessions
+from indexlab import units
+from indexlab.apply import blockers, sessions
+from indexlab.apply.blockers import Observation, Session
 from indexlab.apply.failures import Stopped
 from indexlab.apply.outcomes import Outcome
-from indexlab.apply.sessions import Session
+from indexlab.apply.settings import Settings
 from indexlab.apply.steps import Step
 from indexlab.errors import TargetError
 from indexlab.target import Target
 
 TICK_SECONDS = 0.1
 WATCH_SECONDS = 1.0
+LEAST_PERCENT = 2.0
+"""Below this share of a phase its end is not guessed."""
 
-EventKind = Literal["lock", "start", "progress", "clean", "retry", "end", "analyze"]
+EventKind = Literal[
+    "lock", "pause", "start", "progress", "wait", "clean", "retry", "end", "analyze"
+]
+Spent = Literal["", "lock_wait", "max_wait"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,36 +39,58 @@ class Event:
     """Something that a run tells its caller while it goes on."""
 
     kind: EventKind
-    """`lock`: waits for another runner. `start`: an attempt is about to begin. `progress`: how far
-    it is. `clean`: an invalid leftover is about to be dropped. `retry`: an attempt has failed.
-    `end`: the step has its outcome. `analyze`: a table is about to get new statistics."""
+    """`lock`: waits for another runner. `pause`: care for the server keeps a step from beginning.
+    `start`: an attempt is about to begin. `progress`: how far it is. `wait`: another session builds
+    the same index. `clean`: an invalid leftover is about to be dropped. `retry`: an attempt has
+    failed. `end`: the step has its outcome. `analyze`: a table is about to get new statistics."""
     step: Step | None = None
     attempt: int = 0
     phase: str = ""
     """In the server's words."""
     percent: float | None = None
     """Of this phase."""
+    eta: float | None = None
+    """Seconds that this phase will still take, if it goes on as it began."""
     blocks_done: int = 0
     blocks_total: int = 0
     waiting_for: tuple[Session, ...] = ()
     outcome: Outcome | None = None
     detail: str = ""
 
+    @property
+    def index(self) -> str:
+        """The index that it is about; empty where it is about the run."""
+        if self.outcome is not None:
+            return self.outcome.index
+        return "" if self.step is None else self.step.index
+
+    @property
+    def lasting(self) -> bool:
+        """Whether it tells more than how far something is."""
+        return self.kind in ("start", "clean", "retry", "end", "analyze") or bool(self.waiting_for)
+
     def __str__(self) -> str:
-        about = self.step.index if self.step is not None else "apply"
         share = "" if self.percent is None else f"{self.percent:.0f}%"
+        left = "" if self.eta is None else f"(about {units.duration(self.eta)} left)"
         waits = ", ".join(map(str, self.waiting_for))
-        ended = "" if self.outcome is None else f"{self.outcome.outcome} {self.outcome.error}"
+        ended = "" if self.outcome is None else _ending(self.outcome)
         number = f"attempt {self.attempt}" if self.kind == "start" and self.attempt > 1 else ""
-        told = (self.kind, number, self.phase, share, self.detail, ended.strip())
-        return f"{about}: {' '.join(filter(None, told))}" + (
+        kind = "" if self.kind in ("end", "progress", "analyze") else self.kind
+        told = (kind, number, self.phase, share, left, self.detail, ended)
+        return f"{self.index or 'apply'}: {' '.join(filter(None, told))}" + (
             f"; waits for {waits}" if waits else ""
         )
 
 
-@dataclass(frozen=True, slots=True)
+def _ending(outcome: Outcome) -> str:
+    cost = f"{units.size(outcome.bytes)} " if outcome.bytes else ""
+    took = f"in {units.duration(outcome.seconds)}" if outcome.seconds else ""
+    return " ".join(filter(None, (outcome.outcome, cost + took, outcome.error))).strip()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class InFlight:
-    """The statement that the worker waits for."""
+    """The statement that a worker waits for."""
 
     conn: psycopg.Connection[Any]
     pid: int
@@ -70,19 +99,41 @@ class InFlight:
     attempt: int
 
 
-class Tender:
-    """What the caller's thread and the worker share, and the caller's side of it."""
+@dataclass(slots=True)
+class _Watched:
+    """What was seen of a statement in flight."""
 
-    def __init__(self, target: Target, on_event: Callable[[Event], None]):
+    flight: InFlight
+    began: float
+    seen: float
+    queueing_since: float | None = None
+    phase: str = ""
+    phase_since: float = 0.0
+    spent: Spent = ""
+
+
+@dataclass(slots=True)
+class _Waits:
+    """What a step has waited for so far."""
+
+    seconds: float = 0.0
+    sessions: dict[int, Session] = field(default_factory=dict)
+
+
+class Tender:
+    """What the caller's thread and the workers share, and the caller's side of it."""
+
+    def __init__(self, target: Target, on_event: Callable[[Event], None], settings: Settings):
         self._target = target
         self._on_event = on_event
-        self._told: queue.SimpleQueue[tuple[Event, threading.Event]] = queue.SimpleQueue()
+        self._settings = settings
+        self._told: queue.SimpleQueue[tuple[Event, threading.Event] | None] = queue.SimpleQueue()
         self._stop = threading.Event()
         self._abandon = threading.Event()
         self._interrupts = 0
         self._guard = threading.Lock()  # held around any use of the two below
-        self._in_flight: InFlight | None = None
-        self._waited_for: dict[int, Session] = {}
+        self._watched: dict[int, _Watched] = {}
+        self._waits: dict[str, _Waits] = {}
         self._watching = contextlib.ExitStack()
         self._watcher: psycopg.Connection[Any] | None = None
         self._next_watch = 0.0
@@ -91,6 +142,7 @@ class Tender:
 
     def tend(self, work: Future[Any]) -> None:
         """Return when the work has ended, whatever interrupts."""
+        work.add_done_callback(lambda _: self._told.put(None))
         with self._watching:
             try:
                 self._tend(work, self._on_event)
@@ -114,10 +166,13 @@ class Tender:
             if self._stop.is_set():
                 self._cancel()
             try:
-                event, handled = self._told.get(timeout=TICK_SECONDS)
+                told = self._told.get(timeout=TICK_SECONDS)
             except queue.Empty:
                 self._watch(on_event)
                 continue
+            if told is None:
+                continue
+            event, handled = told
             try:
                 on_event(event)
             except BaseException:
@@ -127,40 +182,63 @@ class Tender:
                 handled.set()
 
     def _cancel(self) -> None:
-        """Cancel the statement in flight; called until it has ended, so no race can lose it."""
+        """Cancel what is in flight; called until it has ended, so no race can lose it."""
         with self._guard:
-            flight = self._in_flight
-            if flight is None or (flight.cleaning and not self._abandon.is_set()):
-                return
-            with contextlib.suppress(psycopg.Error):
-                flight.conn.cancel_safe(timeout=5)
+            for watched in self._watched.values():
+                if watched.flight.cleaning and not self._abandon.is_set():
+                    continue
+                with contextlib.suppress(psycopg.Error):
+                    watched.flight.conn.cancel_safe(timeout=5)
 
     def _watch(self, on_event: Callable[[Event], None]) -> None:
-        """Tell how far the statement in flight is; trouble here must not hurt the build."""
-        flight = self._in_flight
-        if flight is None or time.monotonic() < self._next_watch:
+        """Tell how far statements are and hold them to their budgets.
+
+        Trouble of the watching session must not hurt a build.
+        """
+        with self._guard:
+            pids = list(self._watched)
+        if not pids or time.monotonic() < self._next_watch:
             return
         self._next_watch = time.monotonic() + WATCH_SECONDS
+        events: list[Event] = []
         with contextlib.suppress(psycopg.Error, TargetError):
             conn = self._watch_session()
-            progress = sessions.progress(conn, flight.pid)
-            waits = sessions.in_the_way(conn, flight.pid, progress.locker if progress else 0)
+            seen = blockers.observe(conn, pids)
             with self._guard:
-                if self._in_flight is not flight:
-                    return
-                self._waited_for |= {session.pid: session for session in waits}
-            event = Event("progress", flight.step, flight.attempt, waiting_for=waits)
-            if flight.cleaning:
-                event = replace(event, phase="dropping the invalid leftover")
-            if progress is not None:
-                event = replace(
-                    event,
-                    phase=progress.phase,
-                    percent=progress.percent,
-                    blocks_done=progress.blocks_done,
-                    blocks_total=progress.blocks_total,
-                )
+                now = time.monotonic()
+                for pid, observation in seen.items():
+                    watched = self._watched.get(pid)
+                    if watched is not None and watched.began <= now - TICK_SECONDS / 2:
+                        self._judge(watched, observation, now)
+                        events.append(_event(watched, observation, now))
+                        if watched.spent:
+                            blockers.cancel(conn, pid)
+        for event in events:
             on_event(event)
+
+    def _judge(self, watched: _Watched, seen: Observation, now: float) -> None:
+        """Count what is waited, and decide whether a budget is used up."""
+        waits = self._waits.setdefault(watched.flight.step.index, _Waits())
+        waits.sessions |= {session.pid: session for session in seen.blockers}
+        if seen.waiting:
+            waits.seconds += now - watched.seen
+        watched.seen = now
+        if not seen.queueing:
+            watched.queueing_since = None
+        elif watched.queueing_since is None:
+            new = now - watched.began < 2 * WATCH_SECONDS
+            watched.queueing_since = watched.began if new else now
+        if seen.phase != watched.phase:
+            watched.phase, watched.phase_since = seen.phase, now
+        if watched.flight.cleaning:
+            return  # a limit of its own ends it
+        if watched.queueing_since is not None:
+            deadline = watched.queueing_since + self._settings.lock_wait
+            if now >= deadline:
+                watched.spent = "lock_wait"
+            self._next_watch = min(self._next_watch, max(deadline, now + TICK_SECONDS))
+        if seen.waiting and waits.seconds >= self._settings.max_wait:
+            watched.spent = "max_wait"
 
     def _watch_session(self) -> psycopg.Connection[Any]:
         if self._watcher is None or self._watcher.closed:
@@ -168,7 +246,7 @@ class Tender:
             self._watcher = self._watching.enter_context(sessions.opened(self._target))
         return self._watcher
 
-    # The worker's thread.
+    # The workers' threads.
 
     @property
     def stopping(self) -> bool:
@@ -193,28 +271,56 @@ class Tender:
         with self._guard:
             if (self._abandon if flight.cleaning else self._stop).is_set():
                 raise Stopped("interrupted")
-            self._in_flight = flight
-            self._next_watch = 0.0
+            now = time.monotonic()
+            self._watched[flight.pid] = _Watched(flight, now, now)
 
-    def end(self) -> None:
-        """Let it be cancelled no more."""
+    def end(self, flight: InFlight) -> Spent:
+        """Let it be cancelled no more; return the budget that has ended it, if one has."""
         with self._guard:
-            self._in_flight = None
+            return self._watched.pop(flight.pid).spent
 
     def tell(self, event: Event) -> None:
         """Have the caller's thread handle an event before going on."""
         handled = threading.Event()
         with self._guard:
-            self._waited_for |= {session.pid: session for session in event.waiting_for}
+            waits = self._waits.setdefault(event.index, _Waits())
+            waits.sessions |= {session.pid: session for session in event.waiting_for}
         self._told.put((event, handled))
         handled.wait()
 
-    def forget_waits(self) -> None:
+    def waited(self, step: Step, seconds: float = 0.0) -> float:
+        """Return how long a step has waited for others, after adding to it."""
+        with self._guard:
+            waits = self._waits.setdefault(step.index, _Waits())
+            waits.seconds += seconds
+            return waits.seconds
+
+    def waits(self, step: Step) -> tuple[str, ...]:
+        """Return the sessions that were seen in the way of a step, in words."""
+        with self._guard:
+            seen = self._waits.get(step.index, _Waits()).sessions
+            return tuple(str(seen[pid]) for pid in sorted(seen))
+
+    def forget_waits(self, step: Step) -> None:
         """Begin a new list of the sessions in the way."""
         with self._guard:
-            self._waited_for = {}
+            self._waits.pop(step.index, None)
 
-    def waits(self) -> tuple[str, ...]:
-        """Return the sessions that were seen in the way since, in words."""
-        with self._guard:
-            return tuple(str(self._waited_for[pid]) for pid in sorted(self._waited_for))
+
+def _event(watched: _Watched, seen: Observation, now: float) -> Event:
+    flight = watched.flight
+    percent, spent = seen.percent, now - watched.phase_since
+    sure = percent is not None and percent >= LEAST_PERCENT and spent >= WATCH_SECONDS
+    return Event(
+        "progress",
+        flight.step,
+        flight.attempt,
+        phase="dropping the invalid leftover"
+        if flight.cleaning
+        else seen.phase or ("waiting for the lock of the table" if seen.queueing else ""),
+        percent=percent,
+        eta=spent * (100 - percent) / percent if sure and percent is not None else None,
+        blocks_done=seen.blocks_done,
+        blocks_total=seen.blocks_total,
+        waiting_for=seen.blockers,
+    )

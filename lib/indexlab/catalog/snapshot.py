@@ -31,7 +31,9 @@ from indexlab.target import Server
 Item = TypeVar("Item")
 Group = TypeVar("Group")
 
-BOOLEAN = 16
+BOOLEAN, NAME = 16, 19
+DEFAULT_COLLATION, C_COLLATION = 100, 950
+"""Of a text that an expression makes of columns without a collation, and of a name."""
 UNCOLLATABLE = (16, 20, 21, 23, 700, 701, 1082, 1114, 1184, 1700, 2950, 3802)
 """Oids of bool, the numbers, the moments, uuid and jsonb: expressions are often of these types."""
 
@@ -350,7 +352,10 @@ class Catalog:
             return expression
         type_oid = expression.type_oid
         read = {c.collation for name in key.columns if (c := self.column(relation.oid, name))}
-        derived = max(read - {0}, default=0) if type_oid in self._lookup.columns.collatable else 0
+        usual = C_COLLATION if type_oid == NAME else DEFAULT_COLLATION
+        derived = (
+            max(read - {0}, default=usual) if type_oid in self._lookup.columns.collatable else 0
+        )
         return _PlainKey(0, expression.canonical, type_oid, expression.collation or derived)
 
     def _family(

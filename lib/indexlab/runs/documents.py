@@ -146,6 +146,20 @@ def outcomes(run: Run) -> tuple[Outcome, ...]:
         raise InputError(str(error), source=run.path / "apply.json") from None
 
 
+def outcome(fields: Json) -> Outcome:
+    """Read back what became of one step.
+
+    Raises:
+        InputError: it is not as this version writes it.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        return TypeAdapter(Outcome).validate_python(fields)
+    except ValidationError as error:
+        raise InputError(f"an outcome is not as it must be: {error}") from None
+
+
 def of_apply(applied: Applied, target: Target, server: Server) -> Json:
     """Write what became of each step."""
     return {
@@ -153,6 +167,7 @@ def of_apply(applied: Applied, target: Target, server: Server) -> Json:
         "executed": applied.executed,
         "complete": applied.complete,
         "interrupted": applied.interrupted,
+        "estimate": applied.estimate,
         "warnings": applied.warnings,
         "steps": [asdict(outcome) for outcome in applied.outcomes],
     }

@@ -1,0 +1,160 @@
+"""The journal of a run: what it was about to do and what became of it, safe on the disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from indexlab.apply.outcomes import Outcome
+from indexlab.apply.steps import Step
+from indexlab.errors import IncompleteError, InputError
+from indexlab.plan import CreateIndex
+
+FORMAT = 1
+UNKNOWN = "the run ended before the outcome of this step was known: the catalog decides"
+
+
+class Journal:
+    """Lines that are only ever appended; an intent is on the disk before anything of it is sent."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._guard = threading.Lock()
+
+    def begin(self, target: str, source: str, settings: str) -> None:
+        """Note that a run begins; what a crash has left half written is closed first."""
+        self._append({"event": "run", "target": target, "source": source, "settings": settings})
+
+    def intend(self, step: Step, number: int) -> None:
+        """Note a step before anything of it is sent."""
+        outcome = intended(step)
+        self._append({"event": "intent", "step": number, "outcome": asdict(outcome)})
+
+    def close(self, outcome: Outcome, number: int) -> None:
+        """Note what became of a step.
+
+        It is on the disk with the next intent or the end; until then the catalog knows.
+        """
+        entry = {"event": "outcome", "step": number, "outcome": asdict(outcome)}
+        self._append(entry, sync=False)
+
+    def part(self, outcome: Outcome, number: int) -> None:
+        """Note what became of a part of a step that goes on."""
+        self._append({"event": "part", "step": number, "outcome": asdict(outcome)})
+
+    def end(self, *, complete: bool, interrupted: bool) -> None:
+        """Note that the run has come to its end."""
+        self._append({"event": "end", "complete": complete, "interrupted": interrupted})
+
+    def _append(self, entry: dict[str, Any], *, sync: bool = True) -> None:
+        whole = {"format": FORMAT, "time": datetime.now(UTC).isoformat(), **entry}
+        line = json.dumps(whole, ensure_ascii=False).encode() + b"\n"
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+        try:
+            with self._guard:
+                new = not self.path.exists()
+                handle = os.open(self.path, flags, 0o600)
+                try:
+                    os.write(handle, line if _ends_whole(handle) else b"\n" + line)
+                    if sync:
+                        os.fsync(handle)
+                finally:
+                    os.close(handle)
+                if new:
+                    _sync_directory(self.path.parent)
+        except OSError as error:
+            raise IncompleteError(
+                f"cannot write {self.path.as_posix()!r}: {error.strerror}; nothing more is begun"
+            ) from None
+
+
+def intended(step: Step) -> Outcome:
+    """Return what is known of a step that has begun: how it would be taken back."""
+    planned = step.planned.index.sql if isinstance(step.planned, CreateIndex) else ""
+    return Outcome(
+        step.statement,
+        step.index,
+        "failed",
+        error=UNKNOWN,
+        definition=planned or step.definition,
+        undo=step.undo,
+        purpose=step.purpose,
+    )
+
+
+def _ends_whole(handle: int) -> bool:
+    end = os.lseek(handle, 0, os.SEEK_END)
+    return end == 0 or os.pread(handle, 1, end - 1) == b"\n"
+
+
+def _sync_directory(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def target_of(path: Path) -> str:
+    """Return the --target that a journal's last run worked on.
+
+    Raises:
+        InputError: it cannot be read, or holds no run.
+    """
+    runs = [entry for entry in _entries(path) if entry["event"] == "run"]
+    if not runs:
+        raise InputError("holds no run", source=path)
+    return str(runs[-1]["target"])
+
+
+def outcomes(path: Path, outcome: Callable[[dict[str, Any]], Outcome]) -> tuple[Outcome, ...]:
+    """Read what runs did, in order; a step that was begun and not ended has failed.
+
+    Args:
+        path: of the journal; a last line that a crash has cut off is passed over.
+        outcome: makes an outcome of its fields, and refuses what is none.
+
+    Raises:
+        InputError: it cannot be read, or is not as this version writes it.
+    """
+    found: list[dict[str, Any]] = []
+    open_: dict[int, int] = {}
+    for entry in _entries(path):
+        match entry["event"]:
+            case "run":
+                open_ = {}
+            case "intent":
+                open_[entry["step"]] = len(found)
+                found.append(entry["outcome"])
+            case "part":
+                place = open_.get(entry["step"], len(found))
+                found.insert(place, entry["outcome"])
+                open_ = {step: at + (at >= place) for step, at in open_.items()}
+            case "outcome" if (place := open_.get(entry["step"], -1)) >= 0:
+                found[place] = entry["outcome"]
+            case "outcome":
+                found.append(entry["outcome"])
+    return tuple(map(outcome, found))
+
+
+def _entries(path: Path) -> list[dict[str, Any]]:
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror}", source=path) from None
+    entries = []
+    for number, line in enumerate(lines, 1):
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue  # cut off by a crash; what it would have told is asked of the catalog
+        if not isinstance(entry, dict) or entry.get("format") != FORMAT:
+            raise InputError(f"is not of format {FORMAT}", source=path, line=number)
+        entries.append(entry)
+    return entries

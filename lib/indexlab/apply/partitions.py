@@ -1,0 +1,211 @@
+"""What is left to do for an index on a partitioned table; pure, the catalog decides."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from psycopg import sql as compose
+
+from indexlab import sql
+from indexlab.apply.statements import drop_sql, identifier
+from indexlab.apply.steps import Step
+from indexlab.catalog import Catalog, Index, Relation
+from indexlab.plan import CreateIndex, IndexDef, IndexPlan, revised
+from indexlab.sql import RelationName
+
+LONGEST_ENDING = 40
+"""Bytes that the planned name may take of the name of a part's index."""
+
+Kind = Literal["only", "leaf", "attach"]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One statement of many that make an index of a partitioned table."""
+
+    kind: Kind
+    """`only`: the index of a partitioned table alone. `leaf`: that of a partition. `attach`."""
+    step: Step
+    adopted: str = ""
+    """The definition of an index that was there before and is attached."""
+
+
+def todo(catalog: Catalog, step: Step) -> tuple[Part, ...]:
+    """Return what is left to do, in order; empty when every partition is attached.
+
+    Args:
+        catalog: read with `leaves` as the plan, so that expressions compare on every partition.
+        step: the planned index on the root.
+    """
+    assert isinstance(step.planned, CreateIndex)
+    assert step.on is not None
+    root = catalog.find(step.on)
+    if root is None:
+        return ()
+    taken = {(item.schema, item.name) for item in catalog.relations}
+    there = None if step.name.schema is None else catalog.index(step.name.schema, step.name.name)
+    return tuple(_below(catalog, step, _Above(root, step.name, there), taken))
+
+
+def leaves(catalog: Catalog, step: Step) -> IndexPlan:
+    """Return the planned index as it would be on the root and on each of its partitions."""
+    assert isinstance(step.planned, CreateIndex)
+    assert step.on is not None
+    root = catalog.find(step.on)
+    tables = [] if root is None else [root, *descendants(catalog, root)]
+    creates = (
+        revised(step.planned, step.planned.index.revise(table=item.qualified)) for item in tables
+    )
+    return IndexPlan(tuple(replace(item, search_path=step.planned.search_path) for item in creates))
+
+
+def descendants(catalog: Catalog, parent: Relation) -> Iterator[Relation]:
+    """Find the partitions of a table that take indexes, at every depth."""
+    for part in direct(catalog, parent):
+        yield part
+        if part.kind == "partitioned table":
+            yield from descendants(catalog, part)
+
+
+def direct(catalog: Catalog, parent: Relation) -> tuple[Relation, ...]:
+    """Return the partitions right below a table; foreign ones take no indexes."""
+    return tuple(
+        item
+        for item in catalog.relations
+        if item.parent == parent.oid
+        and item.is_partition
+        and item.kind in ("table", "partitioned table")
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Above:
+    """A partitioned table, and the index on it that those of its partitions are attached to."""
+
+    table: Relation
+    name: RelationName
+    there: Index | None
+
+
+def _below(
+    catalog: Catalog, step: Step, above: _Above, taken: set[tuple[str, str]]
+) -> Iterator[Part]:
+    there = above.there
+    if there is None:
+        yield Part("only", only_step(step, above.table, above.name))
+    for part in direct(catalog, above.table):
+        partitioned = part.kind == "partitioned table"
+        found = _serving(catalog, step, part, None if there is None else there.oid)
+        attached = found is not None and there is not None and found.parent == there.oid
+        if attached and not partitioned:
+            continue
+        child = found.qualified if found is not None else _free_name(part, step.name, taken)
+        ready = found is not None and found.usable and not partitioned
+        if partitioned:
+            yield from _below(catalog, step, _Above(part, child, found), taken)
+        elif not ready:
+            yield Part("leaf", leaf_step(step, part, child))
+        # What bears the name of a part of ours was left by an earlier run.
+        others = found is not None and found.name != part_name(part, step.name)
+        adopted = found.definition if found is not None and ready and others else ""
+        if not attached:
+            yield Part("attach", attach_step(step, part, above.name, child), adopted)
+
+
+def _serving(catalog: Catalog, step: Step, part: Relation, parent: int | None) -> Index | None:
+    """Return the index of a partition that serves: attached, ready to be, or ours half done."""
+    assert isinstance(step.planned, CreateIndex)
+    wanted = catalog.wanted(
+        step.planned.index.revise(table=part.qualified), step.planned.search_path
+    )
+    if not isinstance(wanted, Index):
+        return None
+    equal = [item for item in catalog.indexes_of(part.oid) if item.equals(wanted)]
+    partitioned = part.kind == "partitioned table"
+    ours = part_name(part, step.name)
+    free = [item for item in equal if item.parent is None and item.constraint is None]
+    ranked = (
+        *(item for item in equal if parent is not None and item.parent == parent),
+        *(item for item in free if item.usable or partitioned),
+        *(item for item in free if item.name == ours),
+    )
+    return next(iter(ranked), None)
+
+
+def part_name(part: Relation, planned: RelationName, number: int = 0) -> str:
+    """Call the index of a partition after the partition and the planned index."""
+    ending = f"_{planned.name}{number or ''}"
+    room = sql.MAX_IDENTIFIER_BYTES - min(len(ending.encode()), LONGEST_ENDING)
+    cut = part.name.encode()[:room].decode(errors="ignore")
+    if len(f"{cut}{ending}".encode()) > sql.MAX_IDENTIFIER_BYTES:
+        ending = f"_{planned.name}"[: LONGEST_ENDING - 4] + f"{number or ''}"
+    return sql.truncate(cut + ending)
+
+
+def _free_name(part: Relation, planned: RelationName, taken: set[tuple[str, str]]) -> RelationName:
+    number = 0
+    while (part.schema, name := part_name(part, planned, number)) in taken:
+        number += 1
+    taken.add((part.schema, name))
+    return RelationName(part.schema, name)
+
+
+def _index_on(step: Step, table: Relation, name: RelationName, *, only: bool) -> IndexDef:
+    assert isinstance(step.planned, CreateIndex)
+    return step.planned.index.revise(
+        name=name.name,
+        table=table.qualified,
+        concurrently=not only,
+        if_not_exists=False,
+        only=only,
+    )
+
+
+def leaf_step(step: Step, table: Relation, name: RelationName) -> Step:
+    """Build the index of one partition."""
+    assert isinstance(step.planned, CreateIndex)
+    index = _index_on(step, table, name, only=False)
+    return replace(
+        step,
+        name=name,
+        on=table.qualified,
+        action="build",
+        statement=index.sql,
+        planned=replace(revised(step.planned, index), search_path=step.planned.search_path),
+        reason=f"part of {step.index}",
+        undo=drop_sql(name, if_exists=True),
+    )
+
+
+def only_step(step: Step, table: Relation, name: RelationName) -> Step:
+    """Create the index of a partitioned table alone, invalid until all parts are attached."""
+    assert isinstance(step.planned, CreateIndex)
+    index = _index_on(step, table, name, only=True)
+    return replace(
+        step,
+        name=name,
+        on=table.qualified,
+        action="build",
+        statement=index.sql,
+        planned=replace(revised(step.planned, index), search_path=step.planned.search_path),
+        reason=f"part of {step.index}",
+        undo=drop_sql(name, if_exists=True, concurrently=False),
+    )
+
+
+ATTACH = compose.SQL("ALTER INDEX {} ATTACH PARTITION {}")
+
+
+def attach_step(step: Step, table: Relation, parent: RelationName, child: RelationName) -> Step:
+    """Attach the index of a partition to that of its parent."""
+    statement = ATTACH.format(identifier(parent), identifier(child)).as_string(None)
+    return replace(
+        step,
+        name=child,
+        on=table.qualified,
+        statement=statement,
+        reason=f"attached to {parent}",
+        undo="",
+    )

@@ -1,0 +1,61 @@
+"""Decide how to take a run back; pure, the catalog says what is still there."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from indexlab import sql
+from indexlab.apply.foreseen import Foreseen
+from indexlab.apply.outcomes import Outcome
+from indexlab.apply.steps import Step
+from indexlab.catalog import Catalog, Unresolved
+from indexlab.plan import CommentOnIndex, CreateIndex, DropIndex, IndexDef, IndexPlan
+from indexlab.sql import RelationName
+
+
+def reversal(catalog: Catalog, outcomes: tuple[Outcome, ...]) -> tuple[Step, ...]:
+    """Decide how to take outcomes back, the last one first; pure.
+
+    What was built is dropped if it still is what was built; what was dropped is built again; a
+    comment gets its former words.
+
+    Args:
+        catalog: read with `rebuilt(outcomes)` as the plan.
+        outcomes: of a run, or of several in their order.
+    """
+    foreseen = Foreseen(catalog, rebuilt(outcomes))
+    return tuple(
+        step for outcome in reversed(outcomes) if (step := _reverse(foreseen, outcome)) is not None
+    )
+
+
+def rebuilt(outcomes: tuple[Outcome, ...]) -> IndexPlan:
+    """Return the indexes of outcomes as a plan, in the server's own definitions; pure."""
+    texts = [item.definition for item in outcomes if item.definition and item.undo]
+    return IndexPlan(tuple(_create(text) for text in texts), "the outcomes")
+
+
+def _reverse(foreseen: Foreseen, outcome: Outcome) -> Step | None:
+    if not outcome.undo:
+        return None
+    if not outcome.definition:
+        statement = sql.parse(outcome.undo, "the outcomes")[0]
+        name = RelationName(*(item.string.sval for item in statement.tree.object.list.items))
+        text = statement.tree.comment or None
+        return foreseen.comment(CommentOnIndex(name, text, outcome.undo, 1))
+    created = _create(outcome.definition)
+    undo = sql.parse(outcome.undo, "the outcomes")[0]
+    if undo.kind == "index_stmt":  # what was there is built again, if it is gone or invalid
+        return foreseen.create(created)
+    name = RelationName(created.index.table.schema, created.index.name or "")
+    statement_ = DropIndex((name,), outcome.undo, 1, concurrently=True, if_exists=True)
+    index, wanted = foreseen.index(name), foreseen.catalog.wanted(created.index)
+    if index is not None and (isinstance(wanted, Unresolved) or not index.equals(wanted)):
+        why = f"left alone, it is no longer what was built: {index.definition}"
+        return Step(name, created.index.table, "skip", outcome.undo, statement_, why)
+    step = foreseen.drop(statement_, name, own=True)
+    return replace(step, action="skip") if step.action == "refuse" and not step.forbidden else step
+
+
+def _create(definition: str) -> CreateIndex:
+    return CreateIndex(IndexDef.parse(definition), definition, 1)

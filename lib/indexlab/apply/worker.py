@@ -1,0 +1,369 @@
+"""What a step needs from its first look at the catalog to its outcome."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import psycopg
+from psycopg import errors
+
+from indexlab.apply import duplicates, partitions, sessions
+from indexlab.apply.failures import passing
+from indexlab.apply.foreseen import restoring
+from indexlab.apply.hand import BRIEF_LOCK_SECONDS, Hand, read
+from indexlab.apply.journal import intended
+from indexlab.apply.outcomes import Outcome
+from indexlab.apply.partitions import Part
+from indexlab.apply.statements import constraint_sql, drop_constraint_sql, drop_sql
+from indexlab.apply.steps import Step
+from indexlab.catalog import Index, with_expressions
+from indexlab.plan import CreateIndex, IndexDef, IndexPlan
+
+BLOCKING_TRIES = 3
+
+
+class Worker(Hand):
+    """Carries steps out, one at a time; the catalog decides what each needs."""
+
+    def __init__(self, *given: Any):
+        super().__init__(*given)
+        self.parts: list[Outcome] = []
+        """What became of the parts of the step that has ended last."""
+        self.note: Callable[[Outcome], None] = unheard
+        """Is told of a part before it begins."""
+
+    def carry_out(self, step: Step) -> Outcome:
+        """Bring a step to its outcome."""
+        match step.action:
+            case "build" | "rebuild" | "wait":
+                return self._constrained(step, self._build(step))
+            case "parts":
+                return self._in_parts(step)
+            case "constraint":
+                return self._constrained(step, outcome(step, "exists"))
+            case "drop":
+                return self._drop(step)
+            case "comment":
+                return self._comment(step)
+            case _:
+                return foretold(step)
+
+    def _build(self, step: Step) -> Outcome:
+        """Build an index: what is in its place is looked at before each attempt that needs it."""
+        attempt = locked_out = 0
+        look_first = step.action != "build"
+        while True:
+            if look_first and (ended := self._make_room(step, attempt)) is not None:
+                return ended
+            attempt += 1
+            failure, statement = self._send_build(step, attempt)
+            sent = replace(step, statement=statement)
+            locked_out += self.spent == "lock_wait"
+            if failure is None and (standing := self.built(step)) is not None and standing.usable:
+                definition = {"definition": standing.definition, "undo": step.undo}
+                return outcome(
+                    sent, "built", attempts=attempt, bytes=standing.bytes, note="", **definition
+                )
+            ended = self._after(sent, failure, attempt)
+            if ended is not None:
+                return ended
+            taken = isinstance(failure, errors.DuplicateTable)
+            if failure is None or not (
+                (taken and attempt <= self._settings.retries + 1)
+                or self.again(step, failure, attempt, locked_out)
+            ):
+                error = "the index is not there" if failure is None else self._reason(step, failure)
+                return outcome(step, "failed", attempts=attempt, error=error, note="")
+            look_first = True
+
+    def _make_room(self, step: Step, attempt: int) -> Outcome | None:
+        """Bring it about that nothing is in the place of an index; return what ends the step.
+
+        Valid as wanted: it exists. Another definition: failed. Being built: wait, and look again.
+        Invalid and nobody building: drop it. A build by another role cannot be seen in the progress
+        report, but its lock can: the drop would wait for that build to end, and then drop a good
+        index.
+        """
+        adopted = False
+        while True:
+            index, as_wanted = self.look(step)
+            facts: dict[str, Any] = {"attempts": attempt, "note": ""}
+            if index is None:
+                return None
+            if not as_wanted:
+                error = f"the name was taken meanwhile by another definition: {index.definition}"
+                return outcome(step, "failed", error=error, **facts)
+            if index.usable:
+                note = "another session has built it meanwhile" if adopted else ""
+                return outcome(
+                    step, "exists", **facts | {"definition": index.definition, "note": note}
+                )
+            held = self.await_others(step)
+            if held:
+                word = "not_run" if held == "interrupted" and not attempt else "failed"
+                return outcome(step, word, error=held, **facts)
+            adopted = True
+            index, as_wanted = self.look(step)
+            if index is None or index.usable or index.building or not as_wanted:
+                continue
+            left = self._drop_leftover(step)
+            if left:
+                facts |= {"attempts": max(attempt, 1), "definition": index.definition}
+                return outcome(step, "failed", error=left, **facts | {"undo": step.undo})
+
+    def _send_build(self, step: Step, attempt: int) -> tuple[Exception | None, str]:
+        """Send the build, without CONCURRENTLY where that is allowed and does no harm."""
+        if self._settings.allow_blocking and attempt <= BLOCKING_TRIES and self._harmless(step):
+            assert isinstance(step.planned, CreateIndex)
+            plain = step.planned.index.revise(concurrently=False).sql
+            plain_failure = self.attempt(step, plain, attempt, lock_timeout=BRIEF_LOCK_SECONDS)
+            if not isinstance(plain_failure, errors.LockNotAvailable):
+                return plain_failure, plain
+        return self.attempt(step, step.statement, attempt), step.statement
+
+    def _harmless(self, step: Step) -> bool:
+        assert step.on is not None
+        schema, table = step.on.schema, step.on.name
+        return bool(self.asking(lambda conn: sessions.harmless(conn, schema, table)))
+
+    def _after(self, step: Step, failure: Exception | None, attempt: int) -> Outcome | None:
+        """Look at what an attempt has left; return what ends the step, None where nothing does."""
+        ours = self.sent and not isinstance(failure, errors.DuplicateTable)
+        index, as_wanted = self.look(step)
+        if index is None:
+            return None
+        facts: dict[str, Any] = {"attempts": attempt, "note": "", "definition": index.definition}
+        if index.usable and as_wanted:
+            if not ours:
+                return outcome(step, "exists", **facts)
+            return outcome(step, "built", bytes=index.bytes, undo=step.undo, **facts)
+        error = self._reason(step, failure) if failure is not None else _unlike(index)
+        if ours and as_wanted and not index.building:
+            left = self._drop_leftover(step)
+            return (
+                outcome(step, "failed", error=f"{error}; {left}", undo=step.undo, **facts)
+                if left
+                else None
+            )
+        if as_wanted and not ours:
+            return None  # another session builds it, or has left it: the next look decides
+        undo = step.undo if failure is None else ""
+        return outcome(step, "failed", error=error, undo=undo, **facts)
+
+    def _reason(self, step: Step, failure: Exception) -> str:
+        """Say why a build failed, with examples of the rows that did not fit."""
+        error = self.why(step, failure)
+        if not isinstance(failure, errors.UniqueViolation):
+            return error
+        values = self._settings.show_values
+        shown = self.asking(lambda conn: duplicates.examples(conn, step, values=values))
+        return f"{error}: {shown}" if shown else error
+
+    def _drop_leftover(self, step: Step) -> str:
+        """Drop an invalid index that is ours to drop; return what is left, if anything is."""
+        spent, sent = self.spent, self.sent
+        limit = max(self._settings.cleanup_wait, 0.001)
+        failure: Exception | None = None
+        try:
+            for attempt in range(1, self._settings.retries + 2):
+                statement = drop_sql(step.name, if_exists=True)
+                failure = self.attempt(step, statement, attempt, kind="clean", limit=limit)
+                if failure is None:
+                    return ""
+                index, _ = self.look(step)
+                if index is None:
+                    return ""
+                if not passing(failure):
+                    break
+        finally:
+            self.spent, self.sent = spent, sent
+        waits = self._tender.waits(step)
+        whom = f", kept by {', '.join(waits)}" if waits else ""
+        return (
+            f"the invalid index {step.index} is left{whom}: run again to drop it, "
+            "or roll the run back"
+        )
+
+    def _in_parts(self, step: Step) -> Outcome:
+        """Make an index on a partitioned table part by part, until every partition has it.
+
+        A partition that is created meanwhile gets its index from the server, once the parent has
+        one; what is created before that is found by the next look.
+        """
+        attempts = size = 0
+        before: tuple[Part, ...] = ()
+        facts: dict[str, Any] = {"note": ""}
+        while True:
+            todo = self.asking(partial(_todo, step=step))
+            if not todo or todo == before:
+                break
+            before = todo
+            for part in todo:
+                if self._tender.stopping:
+                    return outcome(step, "failed", attempts=attempts, error="interrupted", **facts)
+                done = self._part(part, step)
+                attempts, size = attempts + done.attempts, size + done.bytes
+                if done.outcome not in ("built", "exists"):
+                    error = f"{done.index}: {done.error}"
+                    facts |= {"definition": _planned_sql(step), "undo": step.undo}
+                    return outcome(step, "failed", attempts=attempts, error=error, **facts)
+        index, as_wanted = self.look(step)
+        if index is None or not index.usable or not as_wanted:
+            state = "there is none" if index is None else index.definition
+            error = f"every partition has its index, but that of the parent is not valid: {state}"
+            facts |= {"definition": _planned_sql(step), "undo": step.undo}
+            return outcome(step, "failed", attempts=attempts, error=error, **facts)
+        facts |= {"definition": index.definition, "undo": step.undo}
+        return outcome(step, "built", attempts=attempts, bytes=size, **facts)
+
+    def _part(self, part: Part, whole: Step) -> Outcome:
+        step = part.step
+        if part.kind != "attach":
+            self.note(intended(step))
+        if part.kind == "leaf":
+            done = self._build(step)
+            if done.outcome == "exists":  # left by an earlier run of ours
+                return done
+            self.parts.append(replace(done, note=step.reason))
+            return done
+        failure = self.brief(step, step.statement)
+        if failure is not None and self._settled(part):
+            failure = None
+        if failure is not None:
+            return outcome(step, "failed", attempts=1, error=self.why(step, failure), note="")
+        if part.kind == "only":
+            facts: dict[str, Any] = {"definition": _planned_sql(step), "undo": step.undo}
+            done = outcome(step, "built", attempts=1, **facts)
+            if step.name != whole.name:
+                self.parts.append(done)
+            return done
+        done = outcome(step, "exists", attempts=1)
+        if part.adopted:
+            undo = IndexDef.parse(part.adopted).revise(concurrently=True).sql
+            self.parts.append(replace(done, definition=part.adopted, undo=undo))
+        return done
+
+    def _settled(self, part: Part) -> bool:
+        """Return whether somebody else has done a part meanwhile, or its table is gone."""
+        index, as_wanted = self.look(part.step)
+        if part.kind == "only":
+            return index is not None and as_wanted
+        return index is None or index.parent is not None
+
+    def _constrained(self, step: Step, done: Outcome) -> Outcome:
+        """Make a constraint of a unique index that stands, where that is asked for."""
+        assert isinstance(step.planned, CreateIndex)
+        wanted = self._settings.attach_constraint and step.planned.index.unique
+        if not wanted or done.outcome not in ("built", "exists"):
+            return done
+        index, _ = self.look(step)
+        if index is None or index.constraint is not None:
+            return done
+        assert step.on is not None
+        failure = self.brief(step, constraint_sql(step.on, step.name))
+        if failure is not None:
+            error = f"it stands, but is no constraint: {self.why(step, failure)}"
+            return replace(done, outcome="failed", error=error, attempts=done.attempts + 1)
+        undo = drop_constraint_sql(step.on, step.name)
+        if done.outcome == "exists":
+            again = IndexDef.parse(index.definition).revise(concurrently=True).sql
+            self.parts.append(
+                replace(done, definition=index.definition, undo=again, note="was no constraint")
+            )
+        return replace(
+            done,
+            outcome="built",
+            attempts=done.attempts + 1,
+            definition=index.definition,
+            bytes=index.bytes,
+            undo=undo,
+            note=f"it is the constraint {step.name.name!r} now",
+        )
+
+    def _drop(self, step: Step) -> Outcome:
+        index, _ = self.look(step)
+        if index is None:
+            return outcome(step, "skipped", note="it is gone already")
+        if step.oid not in (0, index.oid):
+            error = f"another index has taken its name since: {index.definition}"
+            return outcome(step, "failed", error=error)
+        step = step if step.brief else restoring(step, index.definition)
+        attempt = locked_out = 0
+        while True:
+            attempt += 1
+            failure = (
+                self.brief(step, step.statement)
+                if step.brief
+                else self.attempt(step, step.statement, attempt)
+            )
+            locked_out += self.spent == "lock_wait"
+            index, _ = self.look(step)
+            if index is None:
+                return outcome(step, "dropped", attempts=attempt, undo=step.undo)
+            if failure is None or not self.again(step, failure, attempt, locked_out):
+                break
+        error = self.why(step, failure) if failure is not None else "it is still there"
+        undo = "" if index.usable else step.undo
+        if not index.usable:
+            error += (
+                "; it is invalid now and serves no query: run again to finish the drop, "
+                "or REINDEX INDEX CONCURRENTLY to keep it"
+            )
+        return outcome(step, "failed", attempts=attempt, error=error, undo=undo)
+
+    def _comment(self, step: Step) -> Outcome:
+        attempt = locked_out = 0
+        while True:
+            attempt += 1
+            failure = self.attempt(step, step.statement, attempt)
+            locked_out += self.spent == "lock_wait"
+            if failure is None:
+                return outcome(step, "built", attempts=attempt, undo=step.undo)
+            if not self.again(step, failure, attempt, locked_out):
+                error = self.why(step, failure)
+                return outcome(step, "failed", attempts=attempt, error=error)
+
+
+def unheard(_: Outcome) -> None:
+    """Take note of nothing."""
+
+
+def _todo(conn: psycopg.Connection[Any], step: Step) -> tuple[Part, ...]:
+    """Read what is left to do for an index on a partitioned table."""
+    catalog = read(conn, IndexPlan((step.planned,)))
+    assert isinstance(step.planned, CreateIndex)
+    index = step.planned.index
+    if index.predicate is not None or not all(key.column for key in index.keys):
+        catalog = with_expressions(conn, catalog, partitions.leaves(catalog, step))
+    return partitions.todo(catalog, step)
+
+
+def _planned_sql(step: Step) -> str:
+    assert isinstance(step.planned, CreateIndex)
+    return step.planned.index.sql
+
+
+def _unlike(index: Index) -> str:
+    """Say what is there after a build that the server has reported as done."""
+    state = "" if index.usable else " and not valid"
+    return f"what was built is not what was planned{state}: {index.definition}"
+
+
+def outcome(step: Step, word: str, **facts: Any) -> Outcome:
+    """Say what became of a step; what was not touched has nothing to undo."""
+    told = {"definition": step.definition, "note": step.reason} | facts
+    return Outcome(step.statement, step.index, word, purpose=step.purpose, **told)
+
+
+def foretold(step: Step) -> Outcome:
+    """Say what a dry run knows."""
+    match step.action:
+        case "exists":
+            return outcome(step, "exists")
+        case "skip":
+            return outcome(step, "skipped")
+        case _:
+            return outcome(step, "dry_run")
