@@ -201,12 +201,15 @@ def test_a_value_that_fails_later_is_told_as_well(at: Target) -> None:
         benchmark.measure(at, (replace(one, values=(("1",), ("0",))),))
 
 
-def test_a_query_beyond_the_timeout_names_the_limit_and_the_option(at: Target) -> None:
-    query = sampled(at, "-- name: nap\nSELECT pg_sleep(600)")
-    with pytest.raises(
-        InputError, match=r"'nap' takes longer than the limit of 50 ms: .*--statement-timeout"
-    ):
-        benchmark.measure(at, query, statement_timeout=0.05)
+def test_a_query_beyond_the_timeout_is_known_to_take_longer(at: Target) -> None:
+    text = READS + "\n-- name: nap\nSELECT pg_sleep(600)"
+    found = benchmark.measure(at, sampled(at, text), statement_timeout=0.2, rounds=1)
+    nap = found.series[-1]
+    assert (nap.query, nap.given_up, nap.limit_ms) == ("nap", True, 200.0)
+    assert [sample.ms for sample in nap.samples] == [200.0]
+    assert nap.explain.execution_ms is None
+    assert not found.series[0].given_up
+    assert "&gt;= 200 ms" in found._repr_html_()
 
 
 def test_the_servers_own_words_reach_the_user(at: Target) -> None:

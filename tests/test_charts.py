@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,41 @@ def story() -> benchmark.Comparison:
     return benchmark.compare(measured("_before $x$", 0.7), measured("after", 0.0162))
 
 
+def with_controls(side: Measurement, wild: float = 1.0) -> Measurement:
+    """The same with two controls over thirty rounds."""
+    random = np.random.default_rng(11)
+    one = side.series[0]
+    own = tuple(
+        replace(
+            one,
+            query=name,
+            samples=tuple(
+                Sample(float(wild * random.lognormal(0, 0.05)), 0, number // 5)
+                for number in range(150)
+            ),
+        )
+        for name in ("control: processor", "control: buffers $x$ 客")
+    )
+    return replace(side, controls=own)
+
+
+def drifting(wild: float) -> Chart:
+    before = with_controls(measured("before", 0.7))
+    after = with_controls(measured("_after", 0.0162), wild)
+    return charts.drift(before, after, benchmark.compare(before, after))
+
+
+def priced() -> Chart:
+    before, after = measured("before", 0.7), measured("after", 0.6)
+    comparison = benchmark.compare(before, after)
+    return charts.price(benchmark.price(comparison, before, after), comparison)
+
+
+def scaled() -> Chart:
+    pairs = [(measured("b", 0.7 * rows), measured("a", 0.01)) for rows in (0.1, 1.0, 4.0)]
+    return charts.scale(benchmark.scaling((100_000, 1_000_000, 4_000_000), pairs))
+
+
 def weighed(queries: tuple[str, ...] = NAMES, indexes: tuple[str, ...] = NAMES) -> Impact:
     """Every query has an index of its own, and every second one uses it beside the others."""
 
@@ -99,6 +135,10 @@ DRAWN: dict[str, Callable[[], Chart]] = {
     "before_after": lambda: charts.before_after(story()),
     "ecdf": lambda: charts.ecdf(measured("before", 0.7), measured("_after", 0.0162)),
     "latencies": lambda: charts.latencies(measured("", 0.7)),
+    "forest": lambda: charts.forest(story()),
+    "drift": lambda: drifting(1.0),
+    "price": priced,
+    "scale": scaled,
     "builds": lambda: charts.builds(
         NAMES, [2.0**n for n in range(len(NAMES))], [n * 7.5 for n in range(len(NAMES))]
     ),
@@ -160,6 +200,25 @@ def test_the_title_tells_the_finding() -> None:
     assert back.title.startswith("read latency rose 43.1x: ")
     same = charts.before_after(benchmark.compare(before, before))
     assert same.title.startswith("read latency did not change: ")
+
+
+def test_a_drift_is_told_with_what_follows_from_it() -> None:
+    assert drifting(1.0).title.endswith("neither was favoured")
+    assert drifting(1.12).title.endswith("ratios are corrected")
+    assert drifting(1.5).title.endswith("small changes are in doubt")
+
+
+def test_scale_lines_have_their_exponents() -> None:
+    chart = scaled()
+    assert chart.title.startswith("14 of 14 queries grow more slowly with the indexes")
+    assert "by_id: rows^1.00 before" in chart.alt
+    assert "rows^0.00 after" in chart.alt
+
+
+def test_a_forest_counts_what_is_beyond_doubt() -> None:
+    chart = charts.forest(story())
+    assert chart.title == "14 of 14 queries became faster, 0 slower, beyond doubt"
+    assert "book: " in chart.alt
 
 
 def test_the_text_alternative_has_the_numbers_and_the_names() -> None:

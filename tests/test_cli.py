@@ -279,7 +279,14 @@ def test_the_story_on_another_server_and_schema(
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "report: reports/story/index.html"
     summary = json.loads((run / "run.json").read_text())
-    assert [stage["status"] for stage in summary["stages"]] == ["ok"] * 4
+    assert [(stage["stage"], stage["status"]) for stage in summary["stages"]] == [
+        ("audit", "ok"),
+        ("apply", "ok"),
+        ("benchmark, sides in turns", "ok"),
+    ]
+    sides = [json.loads((run / d / "benchmark.json").read_text()) for d in ("before", ".")]
+    assert [side["conditions"]["hidden"] for side in sides] == [["idx_accounts_bid"], []]
+    assert sides[1]["mode"] == "interleaved"
     assert summary["headline"]["queries"] == ["richest_of_branch"]
     assert summary["headline"]["ratio"] > 1
     applied = json.loads((run / "apply.json").read_text())

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from indexlab import display, units
-from indexlab.benchmark import Change, Comparison, Headline, Measurement, Series
+from indexlab.benchmark import Change, Comparison, Headline, Measurement, Price, Scaling, Series
 from indexlab.errors import InputError
 from indexlab.impact import NOTICEABLE, Impact, QueryImpact, saved
 
@@ -154,6 +154,8 @@ def before_after(comparison: Comparison) -> Chart:
         for place, change in zip(places, shown, strict=True):
             low, high = sorted((change.before_ms, change.after_ms))
             axes.plot([low, high], [place, place], color=RULE, linewidth=3, zorder=1)
+            ends = [max(change.before_ms * r, 1e-4) for r in _interval(change)]
+            axes.plot(ends, [place, place], color=AFTER, linewidth=1.2, zorder=2)
             axes.plot(change.before_ms, place, "o", color=BEFORE, markersize=7, zorder=2)
             axes.plot(change.after_ms, place, "D", color=AFTER, markersize=6, zorder=3)
             axes.text(
@@ -177,6 +179,256 @@ def before_after(comparison: Comparison) -> Chart:
             axes.plot([], [], "D", color=AFTER, label=_label(comparison.after, "after"))
             figure.legend(loc="outside lower right", ncols=2, fontsize=8.5)
         return _chart(figure, title, alt)
+
+
+def _interval(change: Change) -> tuple[float, float]:
+    """Return the ratio's interval; a lower bound on one side has none to draw."""
+    return (change.ratio, change.ratio) if change.bound else (change.ratio_low, change.ratio_high)
+
+
+def forest(comparison: Comparison) -> Chart:
+    """Draw the ratio after / before of each query with its interval, the slowest on top."""
+    changes = sorted(comparison.changes, key=lambda change: -change.ratio)
+    counts = {word: sum(c.verdict == word for c in changes) for word in ("faster", "slower")}
+    title = (
+        f"{counts['faster']} of {units.plural(len(changes), 'query')} became faster, "
+        f"{counts['slower']} slower, beyond doubt"
+    )
+    alt = _sentence(
+        title,
+        (
+            f"{c.query}: {c.ratio:.3g} ({c.ratio_low:.3g} to {c.ratio_high:.3g}), {c.verdict}"
+            for c in changes
+        ),
+        comparison.warnings,
+    )
+    shown = _most(changes, lambda c: abs(_magnitude(c.ratio)), MAX_ROWS)
+    places = [-float(row) for row in range(len(shown))]
+    marks = {"faster": ("D", AFTER), "slower": ("s", WORSE), "no change": ("o", INK)}
+    with _style():
+        figure, axes = _axes(title, len(shown))
+        effect = comparison.minimum_effect
+        axes.axvspan(1 - effect, 1 + effect, color=RULE, zorder=0)
+        for place, change in zip(places, shown, strict=True):
+            mark, colour = marks.get(change.verdict, ("o", QUIET))
+            axes.plot(_interval(change), [place, place], color=colour, linewidth=1.6, zorder=2)
+            axes.plot(change.ratio, place, mark, color=colour, markersize=6, zorder=3)
+            axes.text(
+                1.02,
+                place,
+                f"{change.ratio:.3g} ({change.ratio_low:.3g} to {change.ratio_high:.3g})"
+                if not change.bound
+                else f"{change.ratio:.3g} at most"
+                if change.bound == "before"
+                else "a bound",
+                transform=axes.get_yaxis_transform(),
+                va="center",
+            )
+        _names(axes, places, [change.query for change in shown])
+        _log_ratio(axes, [value for c in shown for value in (*_interval(c), c.ratio)])
+        axes.set_xlabel(
+            "median after / before, logarithmic; below 1 is faster"
+            + _left_out(len(shown), len(changes))
+        )
+        return _chart(figure, title, alt)
+
+
+def _log_ratio(axes: Axes, values: Sequence[float]) -> None:
+    """Give the axis a few round ratios as ticks."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+    axes.set_xscale("log")
+    low, high = min([*values, 0.5]) * 0.9, max([*values, 2.0]) * 1.1
+    decades = [10.0**n for n in range(-9, 10)]
+    ticks = [t for t in decades if low <= t <= high]
+    if len(ticks) < 3:
+        ticks = [t * k for t in decades for k in (1, 2, 5) if low <= t * k <= high]
+    axes.set_xlim(low, high)
+    axes.xaxis.set_major_locator(FixedLocator(ticks[:: max(1, -(-len(ticks) // 8))]))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.grid(visible=True, axis="x", color=RULE, linewidth=0.5)
+    axes.set_axisbelow(True)
+
+
+def drift(before: Measurement, after: Measurement, comparison: Comparison) -> Chart:
+    """Draw the controls round by round, each as a share of its median over both sides."""
+    moved = max(comparison.drift.ratio, 1 / comparison.drift.ratio) - 1
+    title = {
+        "steady": f"controls moved by {moved:.1%} between the sides: neither was favoured",
+        "corrected": f"controls moved by {moved:.1%} between the sides: ratios are corrected",
+        "refused": f"controls moved by {moved:.0%} between the sides: small changes are in doubt",
+        "unknown": "no control was measured on both sides",
+    }[comparison.drift.verdict]
+    new = {series.query: series for series in after.controls}
+    pairs = [(old, new[old.query]) for old in before.controls if old.query in new]
+    alt = _sentence(
+        title,
+        (
+            f"{old.query}: p50 {units.ms(old.p50_ms)} -> {units.ms(young.p50_ms)} over "
+            f"{units.plural(len({s.round for s in old.samples}), 'round')}"
+            for old, young in pairs
+        ),
+    )
+    with _style():
+        figure = _figure(title, 0.9 + 1.6 * max(1, len(pairs)))
+        for number, (old, young) in enumerate(pairs):
+            axes = figure.add_subplot(len(pairs), 1, number + 1)
+            whole = [sample.ms for series in (old, young) for sample in series.samples]
+            middle = sorted(whole)[len(whole) // 2]
+            for series, colour, line in ((old, BEFORE, "--"), (young, AFTER, "-")):
+                rounds, shares = _by_round(series, middle)
+                axes.plot(rounds, shares, line, marker=".", color=colour, linewidth=1.3)
+            threshold = comparison.drift.threshold
+            axes.axhspan(1 - threshold, 1 + threshold, color=RULE, zorder=0)
+            axes.set_title(_short(old.query, PANEL_NAME), fontsize=8.5)
+            axes.tick_params(labelsize=7.5)
+            axes.set_ylim(bottom=0)
+            last = max(sample.round for series in (old, young) for sample in series.samples)
+            step = max(1, -(-last // 10))
+            axes.set_xlim(-0.5, last + 0.5)
+            axes.set_xticks(range(0, last + 1, step))
+        figure.supxlabel("round", fontsize=9)
+        figure.supylabel("latency / its median", fontsize=9)
+        if pairs:
+            axes = figure.axes[0]
+            axes.plot([], [], "--", color=BEFORE, label=_label(before.label, "before"))
+            axes.plot([], [], "-", color=AFTER, label=_label(after.label, "after"))
+            figure.legend(loc="outside lower right", ncols=2, fontsize=8.5)
+        return _chart(figure, title, alt)
+
+
+def _by_round(series: Series, middle: float) -> tuple[list[int], list[float]]:
+    times: dict[int, list[float]] = {}
+    for sample in series.samples:
+        times.setdefault(sample.round, []).append(sample.ms)
+    rounds = sorted(times)
+    return rounds, [sorted(times[n])[len(times[n]) // 2] / middle for n in rounds]
+
+
+def price(found: Price, comparison: Comparison) -> Chart:
+    """Draw what each read saves beside what each write pays, per call, in milliseconds."""
+    reads = [(c.query, c.before_ms - c.after_ms) for c in comparison.changes if c.kind == "read"]
+    reads.sort(key=lambda row: -row[1])
+    writes = [(one.query, one.extra_ms) for one in found.writes]
+    title = "no write was measured: the price is not known"
+    if writes and 0 < found.reads_per_write < math.inf:
+        title = f"a write is paid by {found.reads_per_write:.2g} average reads"
+    elif writes:
+        title = "writes did not slow down" if found.extra_ms <= 0 else "no read pays for the writes"
+    alt = _sentence(
+        title,
+        iter(
+            [
+                *(f"{name} saves {_signed(value)}" for name, value in reads),
+                *(f"{name} pays {_signed(value)}" for name, value in writes),
+            ]
+        ),
+    )
+    shown = [*_most(reads, lambda row: abs(row[1]), MAX_ROWS - len(writes[:8])), *writes[:8]]
+    places = [-float(row) for row in range(len(shown))]
+    count = len(shown) - len(writes[:8])
+    with _style():
+        figure, axes = _axes(title, len(shown))
+        for row, (place, (_, value)) in enumerate(zip(places, shown, strict=True)):
+            is_gain = (value > 0) == (row < count)
+            axes.plot(
+                max(abs(value), 1e-4),
+                place,
+                "D" if is_gain else "s",
+                color=AFTER if is_gain else WORSE,
+                markersize=6,
+            )
+            word = "saves" if is_gain else "pays"
+            axes.text(
+                1.02,
+                place,
+                f"{word} {units.ms(abs(value))}",
+                transform=axes.get_yaxis_transform(),
+                va="center",
+            )
+        _names(axes, places, [name for name, _ in shown])
+        _log_ms(axes, [max(abs(value), 1e-4) for _, value in shown])
+        if writes and count:
+            axes.axhline(-count + 0.5, color=RULE, linewidth=0.8)
+        axes.set_xlabel(
+            "difference per call, logarithmic; reads above, writes below the line"
+            + _left_out(len(shown), len(reads) + len(writes))
+        )
+        return _chart(figure, title, alt)
+
+
+def scale(found: Scaling) -> Chart:
+    """Draw each query's latency against the size of the table, both sides, on log axes."""
+    growths = sorted(found.growths, key=lambda g: g.exponent_after - g.exponent_before)
+    first, last = units.count(found.rows[0]), units.count(found.rows[-1])
+    title = f"{first} to {last} rows: no query was measured"
+    if growths:
+        flat = sum(growth.exponent_after < growth.exponent_before - 0.2 for growth in growths)
+        title = (
+            f"{flat} of {units.plural(len(growths), 'query')} grow more slowly with the indexes, "
+            f"from {first} to {last} rows"
+        )
+    alt = _sentence(
+        title,
+        (
+            f"{g.query}: rows^{g.exponent_before:.2f} before "
+            f"({', '.join(units.ms(ms) for ms in g.before_ms)}), rows^{g.exponent_after:.2f} after "
+            f"({', '.join(units.ms(ms) for ms in g.after_ms)})"
+            for g in growths
+        ),
+    )
+    shown = growths[:MAX_PANELS]
+    columns = min(3, max(1, len(shown)))
+    lines = max(1, -(-len(shown) // columns))
+    with _style():
+        figure = _figure(title, 0.9 + 1.7 * lines)
+        for number, growth in enumerate(shown):
+            axes = figure.add_subplot(lines, columns, number + 1)
+            for times, colour, line, mark in (
+                (growth.before_ms, BEFORE, "--", "o"),
+                (growth.after_ms, AFTER, "-", "D"),
+            ):
+                axes.plot(found.rows, times, line, marker=mark, color=colour, markersize=4)
+            name = _short(growth.query, PANEL_NAME)
+            exponents = f"rows^{growth.exponent_before:.2f} -> rows^{growth.exponent_after:.2f}"
+            axes.set_title(f"{name}\n{exponents}", fontsize=8)
+            _log_both(axes, found.rows, [*growth.before_ms, *growth.after_ms])
+        figure.supxlabel(
+            "rows of the largest table, logarithmic" + _left_out(len(shown), len(growths)),
+            fontsize=9,
+        )
+        figure.supylabel("median latency, logarithmic", fontsize=9)
+        if shown:
+            axes = figure.axes[0]
+            axes.plot([], [], "--", marker="o", color=BEFORE, label="without the indexes")
+            axes.plot([], [], "-", marker="D", color=AFTER, label="with them")
+            figure.legend(loc="outside lower right", ncols=2, fontsize=8.5)
+        return _chart(figure, title, alt)
+
+
+def _log_both(axes: Axes, rows: Sequence[int], times: Sequence[float]) -> None:
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlim(min(rows) / 1.6, max(rows) * 1.6)
+    axes.xaxis.set_major_locator(FixedLocator([float(min(rows)), float(max(rows))]))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: units.count(round(value))))
+    low, high = int(_magnitude(min(times)) // 1), -int(-_magnitude(max(times)) // 1)
+    axes.set_ylim(10.0**low * 0.8, 10.0 ** max(high, low + 1) * 1.25)
+    step = max(1, -(-(high - low) // 3))
+    ticks = [10.0**n for n in range(low, max(high, low + 1) + 1, step)]
+    axes.yaxis.set_major_locator(FixedLocator(ticks))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _decade(value)))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_minor_locator(NullLocator())
+    axes.tick_params(labelsize=7.5)
+    axes.grid(visible=True, color=RULE, linewidth=0.5)
+
+
+def _signed(ms: float) -> str:
+    return units.ms(ms) if ms >= 0 else f"-{units.ms(-ms)}"
 
 
 def _finding(comparison: Comparison) -> str:

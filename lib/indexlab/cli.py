@@ -18,6 +18,7 @@ import indexlab
 from indexlab.errors import IndexlabError
 
 if TYPE_CHECKING:
+    from indexlab.benchmark import Comparison
     from indexlab.formats import Line
     from indexlab.pipeline import Options, Pipeline
 
@@ -121,6 +122,48 @@ _measuring = _options(
         metavar="SECONDS",
         help="Time to measure, over all queries of one side.",
     ),
+    click.option(
+        "--precision",
+        type=click.FloatRange(min=0, max=0.99),
+        default=0.05,
+        show_default=True,
+        metavar="PART",
+        help="A query is done when the interval of its ratio is narrower; 0 uses the budget up.",
+    ),
+    click.option(
+        "--interleaved/--one-side",
+        default=None,
+        help="Measure with and without the planned indexes in turns (on a disposable target, "
+        "where it is the default), or only what is there.",
+    ),
+    click.option(
+        "--cache",
+        type=click.Choice(["warm", "cold"]),
+        default="warm",
+        show_default=True,
+        help="cold: empty the caches before each execution, where that is permitted.",
+    ),
+    click.option(
+        "--clients",
+        type=click.IntRange(min=0, max=1000),
+        default=0,
+        metavar="N",
+        help="Also put load on: so many sessions at once, by pgbench.",
+    ),
+    click.option(
+        "--rate",
+        type=click.FloatRange(min=0, max=1e6),
+        default=0.0,
+        metavar="R",
+        help="Transactions per second of that load; 0 is as fast as they can.",
+    ),
+    click.option(
+        "--seconds",
+        type=click.FloatRange(min=1, max=86400),
+        default=10.0,
+        metavar="T",
+        help="How long that load lasts.",
+    ),
     click.option("--seed", type=int, default=0, help="Of parameter values and query order."),
     click.option(
         "--statement-timeout",
@@ -132,7 +175,8 @@ _measuring = _options(
     click.option(
         "--disposable",
         is_flag=True,
-        help="Also run the workload's writes, rolled back; the demo always does.",
+        help="A clone to experiment on: also run writes, rolled back, and hide indexes in "
+        "transactions that are rolled back; the demo always is.",
     ),
     click.option(
         "--max-slowdown",
@@ -296,13 +340,66 @@ def explain_rule(name: str) -> int:
 @_measuring
 @click.option("--baseline", default="", metavar="RUN", help="An earlier run to compare with.")
 @click.option("--label", default="", help="Name of this measurement.")
+@click.option(
+    "--scale",
+    default="",
+    metavar="SIZES",
+    help="On the demo: measure at these multiples of its size, such as 0.1,1,4.",
+)
 def benchmark(**given: Any) -> int:
     """Time every query of the workload, and compare with an earlier run."""
     options = _read(given, "benchmark")
+    if options.scale:
+        return _scaled(options, given["form"])
     with _Terminal() as terminal:
         document = _pipeline(options, terminal).benchmark()
     _print(document, given["form"], _benchmark_lines(document), options, "benchmark.html")
     return _regressed(options)
+
+
+def _scaled(options: Options, form: str) -> int:
+    """Measure at several sizes and print how each query grows."""
+    from indexlab import units
+
+    with _Terminal() as terminal:
+        document = _pipeline(options, terminal).scaled()
+    lines = [
+        f"{growth['query']:<32} rows^{growth['exponent_before']:.2f} -> "
+        f"rows^{growth['exponent_after']:.2f}   at {units.count(document['rows'][-1])} rows "
+        f"{units.ms(growth['before_ms'][-1])} -> {units.ms(growth['after_ms'][-1])}"
+        for growth in document["growths"]
+    ]
+    chart = (options.out / "scale.png").as_posix()
+    _say([_json(document)] if form == "json" else [*lines, "", f"chart: {chart}"])
+    return 0
+
+
+@cli.command()
+@click.argument("before")
+@click.argument("after")
+@click.option(
+    "--max-slowdown",
+    type=click.FloatRange(min=1.0),
+    default=None,
+    metavar="RATIO",
+    help="Exit with 1 if a query is slower than this beyond doubt, e.g. 1.2.",
+)
+@_format
+def compare(before: str, after: str, max_slowdown: float | None, form: str) -> int:
+    """Compare the measurements of two runs of one workload; connects to nothing."""
+    from indexlab import benchmark as benchmarking
+    from indexlab.runs import Run, documents
+
+    sides = [documents.measurement(Run(_run_path(name))) for name in (before, after)]
+    comparison = benchmarking.compare(sides[0], sides[1])
+    document = {"format": 1, **documents.of_comparison(comparison)}
+    notes = [comparison.design, str(comparison.drift), *comparison.warnings]
+    _say([_json(document)] if form == "json" else [*_benchmark_lines(document), "", *notes])
+    return _slowed(comparison, max_slowdown)
+
+
+def _run_path(name: str) -> Path:
+    return Path(name) if Path(name).exists() else Path("reports") / name
 
 
 @cli.command()
@@ -386,6 +483,9 @@ def _read(given: Mapping[str, Any], label: str) -> Options:
     chosen = {name: value for name, value in given.items() if name not in elsewhere}
     if given.get("budget") is not None:
         chosen["budget"] = given["budget"]
+    if "interleaved" in chosen:
+        wanted = chosen.pop("interleaved")
+        chosen["mode"] = "auto" if wanted is None else "interleaved" if wanted else "one side"
     return Options(**chosen, out=Path(out), report=not given["no_report"])
 
 
@@ -399,17 +499,24 @@ def _regressed(options: Options) -> int:
     """Say which queries slowed down beyond the limit."""
     from indexlab.runs import Run, documents
 
-    comparison = documents.comparison(Run(options.out))
-    if comparison is None or options.max_slowdown is None:
+    return _slowed(documents.comparison(Run(options.out)), options.max_slowdown)
+
+
+def _slowed(comparison: Comparison | None, max_slowdown: float | None) -> int:
+    if comparison is None or max_slowdown is None:
         return 0
-    slower = comparison.regressions(options.max_slowdown)
+    slower = comparison.regressions(max_slowdown)
     for change in slower:
         click.echo(
-            f"indexlab: {change.query} is slower than --max-slowdown {options.max_slowdown:g} "
-            f"allows: {change.ratio:.2f}x ({change.ratio_low:.2f} to {change.ratio_high:.2f})",
+            f"indexlab: {change.query} is slower than --max-slowdown {max_slowdown:g} "
+            f"allows: {change.ratio:.2f}x ({change.ratio_low:.2f} to {change.ratio_high:.2f}); "
+            f"{change.difference}; {change.reason}",
             err=True,
         )
-    return FOUND if slower else 0
+    broken = comparison.broken()
+    for failure in broken:
+        click.echo(f"indexlab: {failure.query} fails now: {failure.reason}", err=True)
+    return FOUND if slower or broken else 0
 
 
 def _told(document: Mapping[str, Any], form: str, options: Options) -> int:
@@ -510,8 +617,8 @@ def _benchmark_lines(document: Mapping[str, Any]) -> list[str]:
             for query in document["queries"]
         ]
     lines = [
-        f"{clean(change['query']):<32} {units.ms(change['before_ms']):>9} -> "
-        f"{units.ms(change['after_ms']):<9} {change['verdict']}"
+        f"{clean(change['query']):<32} {_bound(change, 'before'):>9} -> "
+        f"{_bound(change, 'after'):<9} {change['verdict']}"
         for change in document["changes"]
     ]
     headline = document["headline"]
@@ -522,7 +629,17 @@ def _benchmark_lines(document: Mapping[str, Any]) -> list[str]:
             f"({units.factor(1 / headline['ratio'])}) over the "
             f"{units.plural(len(headline['queries']), 'query')} that use the new indexes",
         ]
+    if document.get("mode") == "interleaved":
+        lines.append("measured in turns, with and without the indexes: the most trustworthy mode")
     return lines
+
+
+def _bound(change: Mapping[str, Any], side: str) -> str:
+    """Write a median, or what it is at least."""
+    from indexlab import units
+
+    word = ">= " if change["bound"] in (side, "both") else ""
+    return word + units.ms(change[f"{side}_ms"])
 
 
 class _Terminal:

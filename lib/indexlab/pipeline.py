@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from indexlab import benchmark as benchmarking
+from indexlab import charts, render, units
 from indexlab import lab as labs
-from indexlab import render, units
 from indexlab.apply import Applied, Settings
+from indexlab.benchmark import load as loading
+from indexlab.benchmark import scale as scales
+from indexlab.demo import database
 from indexlab.errors import IndexlabError, InputError
 from indexlab.lab import Inputs, Lab
 from indexlab.plan import IndexPlan
@@ -34,7 +38,14 @@ class Options:
     disposable: bool = False
     baseline: str = ""
     label: str = ""
+    mode: str = "auto"
+    cache: str = "warm"
+    clients: int = 0
+    rate: float = 0.0
+    seconds: float = 10.0
+    scale: str = ""
     budget: float = labs.BUDGET
+    precision: float = labs.PRECISION
     seed: int = 0
     statement_timeout: float = 60.0
     max_slowdown: float | None = None
@@ -91,27 +102,96 @@ class Pipeline:
         )
 
     def benchmark(
-        self, out: Path | None = None, *, label: str | None = None, baseline: str | None = None
+        self,
+        out: Path | None = None,
+        *,
+        label: str | None = None,
+        baseline: str | None = None,
+        mode: str | None = None,
     ) -> Json:
-        """Time the workload, and compare with a baseline if there is one."""
+        """Time the workload, and compare with a baseline or the other side if there is one."""
         options = self.options
         labs.require_queries(self._inputs.workload)
         measured: dict[str, Any] = {
             "label": options.label if label is None else label,
             "baseline": options.baseline if baseline is None else baseline,
+            "mode": options.mode if mode is None else mode,
+            "cache": options.cache,
             "budget": options.budget,
+            "precision": options.precision,
             "seed": options.seed,
             "statement_timeout": options.statement_timeout,
         }
+        put: dict[str, Any] = {
+            "clients": options.clients,
+            "rate": options.rate,
+            "seconds": options.seconds,
+        }
+        if options.clients:
+            loading.check(**put)
+        before = self._load_before()
+
+        def verb(lab: Lab) -> None:
+            lab.benchmark(**measured)
+            lab.load(**put, baseline=before, seed=options.seed)
+
         return self._stage(
             "benchmark",
             out or options.out,
-            lambda lab: lab.benchmark(**measured),
-            {**measured, "disposable": options.disposable},
+            verb,
+            {**measured, **put, "load_baseline": before, "disposable": options.disposable},
         )
+
+    def _load_before(self) -> str:
+        """Return the run that put the same load on before, if there is one."""
+        for path in (self.options.out / "before", Path(self.options.baseline or "-")):
+            if self.options.clients and Run(path).has("load"):
+                return path.as_posix()
+        return ""
+
+    def scaled(self) -> Json:
+        """Measure the demo at several sizes, with and without the plan's indexes.
+
+        Keeps a run for each size, and `scale.json` with its chart over all.
+
+        Raises:
+            InputError: the target is not the demo, or the sizes are no list of numbers.
+        """
+        options = self.options
+        if self._inputs.target is not None:
+            raise InputError("--scale makes data of other sizes, so it works on the demo only")
+        factors = scales.parse(options.scale)
+        base = database.rows_of(options.target)
+        rows = [round(base * factor) for factor in factors]
+        run = Run.create(options.out, "scale")
+        sides = []
+        for size in rows:
+            self.tell(f"{size:,} bookings", None)
+            place = options.out / f"rows-{size}"
+            one = replace(
+                options, target=f"demo:{size}", out=place, report=False, mode="interleaved"
+            )
+            with database.opened(
+                one.target, fresh=True, progress=lambda text: self.tell(text, None)
+            ):
+                stages = Pipeline(replace(one, execute=True, baseline="", clients=0), self.tell)
+                stages.apply()
+                stages.benchmark()
+            with database.opened(one.target, fresh=True, progress=lambda _text: None):
+                pass  # the next user of the demo finds it without the indexes
+            sides.append(
+                (documents.measurement(Run(place / "before")), documents.measurement(Run(place)))
+            )
+        found = benchmarking.scaling(rows, sides)
+        charts.scale(found).save(run.path / "scale.png")
+        run.write_json("scale", documents.of_scaling(found))
+        return run.read_json("scale")
 
     def story(self) -> Json:
         """Audit, benchmark, apply and benchmark again; `run.json` and `index.html` tell of it all.
+
+        On a disposable target, both sides are measured in turns after the build, unless the plan
+        drops indexes: these cannot be brought back for a while.
 
         Without execute the target is not changed: the apply is a dry run, and there is no second
         benchmark.
@@ -129,18 +209,44 @@ class Pipeline:
                     f"({', '.join(unresolved)}): nothing was built; mend them, or apply "
                     f"{(out / 'revised_plan.sql').as_posix()}, which leaves them out"
                 )
-            if measures:
+            interleaved = self.options.execute and self._interleaves()
+            if measures and not interleaved:
                 with summary.stage("benchmark before"):
-                    self.benchmark(out / "before", label="before", baseline="")
+                    self.benchmark(out / "before", label="before", baseline="", mode="one side")
+            if interleaved and measures and self.options.clients:
+                with summary.stage("load before"):
+                    self._put_load(out / "before")
             if not unresolved:
                 with summary.stage("apply"):
                     self.apply()
             if self.options.execute and measures:
-                with summary.stage("benchmark after"):
-                    before = (out / "before").as_posix()
-                    after = self.benchmark(label="after", baseline=before)
+                name = "benchmark, sides in turns" if interleaved else "benchmark after"
+                with summary.stage(name):
+                    before = "" if interleaved else (out / "before").as_posix()
+                    mode = "auto" if interleaved else "one side"
+                    after = self.benchmark(label="after", baseline=before, mode=mode)
                 summary.headline = after["headline"]
         return Run(out).read_json("run")
+
+    def _put_load(self, out: Path) -> None:
+        """Put load on before anything is built; what is measured in turns cannot tell that."""
+        options = self.options
+        with labs.open_lab(
+            "load",
+            options.target,
+            options.plan,
+            options.workload,
+            out.as_posix(),
+            disposable=options.disposable,
+            resolve=options.resolve,
+            tell=self.tell,
+        ) as lab:
+            lab.load(options.clients, rate=options.rate, seconds=options.seconds, seed=options.seed)
+
+    def _interleaves(self) -> bool:
+        """Whether both sides can be measured after the build."""
+        disposable = self.options.disposable or self._inputs.target is None
+        return disposable and self.options.mode != "one side" and not self._inputs.plan.drops
 
     @property
     def plan(self) -> IndexPlan:

@@ -1,16 +1,40 @@
-"""The benchmark stage: `measure` times a workload, `compare` says what changed between two."""
+"""The benchmark stage: `measure` and `interleave` time a workload, `compare` says what changed."""
 
-from indexlab.benchmark.comparison import Change, Comparison, Headline, compare
-from indexlab.benchmark.series import Measurement, Sample, Series
-from indexlab.benchmark.timing import measure
+from indexlab.benchmark.changes import Change, Comparison, Headline
+from indexlab.benchmark.comparison import compare
+from indexlab.benchmark.controls import Drift
+from indexlab.benchmark.load import Load
+from indexlab.benchmark.price import Price, WritePrice, price
+from indexlab.benchmark.scale import Growth, Scaling, scaling
+from indexlab.benchmark.series import (
+    Conditions,
+    Failure,
+    Measurement,
+    Sample,
+    Series,
+    Table,
+)
+from indexlab.benchmark.timing import interleave, measure
 
 __all__ = [
     "Change",
     "Comparison",
+    "Conditions",
+    "Drift",
+    "Failure",
+    "Growth",
     "Headline",
+    "Load",
     "Measurement",
+    "Price",
     "Sample",
+    "Scaling",
     "Series",
+    "Table",
+    "WritePrice",
     "compare",
+    "interleave",
     "measure",
+    "price",
+    "scaling",
 ]

@@ -2,171 +2,31 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import replace
+from typing import Literal
 
-from indexlab import display, explain, units
-from indexlab.benchmark.series import Measurement, Sample, Series
+from indexlab import explain, units
+from indexlab.benchmark import controls as controlling
+from indexlab.benchmark import intervals, reasons, stability
+from indexlab.benchmark.answers import Answers, compared
+from indexlab.benchmark.changes import (
+    FALSE_DISCOVERIES,
+    MOVED,
+    Change,
+    Comparison,
+    Headline,
+    Verdict,
+)
+from indexlab.benchmark.controls import Drift
+from indexlab.benchmark.intervals import Estimate
+from indexlab.benchmark.series import Failure, Measurement, Series
 from indexlab.errors import InputError
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-RESAMPLES = 2000
-MIN_ROUNDS = 5
-"""From so many rounds on, a side with several samples in a round is resampled by rounds."""
-PER_SET = 5
-"""From so many samples of each set of values on, a side is resampled within its sets."""
-FEW_SAMPLES = 6
-"""Below this, the range of a sample covers its median with less than 95% probability."""
 NOISE_MS = 0.1
 """What waking a sleeping process may cost on both ends of a socket: no index did that."""
-
-Verdict = Literal["faster", "slower", "no change", "not significant"]
-MOVED: tuple[Verdict, ...] = ("faster", "slower")
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """What became of one query."""
-
-    query: str
-    kind: Literal["read", "write"]
-    weight: float
-    before_ms: float
-    """Median over the sets of values that both sides have run."""
-    after_ms: float
-    ratio: float
-    """after_ms / before_ms: below 1 is faster."""
-    ratio_low: float
-    ratio_high: float
-    verdict: Verdict
-    indexes: tuple[str, ...]
-    """The planned indexes that its plan uses after, sorted."""
-    difference: str
-    """What became of the plan, in words."""
-    rows_before: int
-    rows_after: int
-
-
-@dataclass(frozen=True, slots=True)
-class Headline:
-    """The latency of several queries as one number: the sum of weight times median."""
-
-    before_ms: float
-    after_ms: float
-    ratio: float
-    """before_ms / after_ms: 43.1 means 43.1 times faster; 1 when there are no queries."""
-    queries: tuple[str, ...]
-
-    def __str__(self) -> str:
-        if not self.queries:
-            return "no query"
-        return (
-            f"{units.ms(self.before_ms)} -> {units.ms(self.after_ms)} "
-            f"({units.factor(1 / self.ratio)})"
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """The difference between two measurements of one workload."""
-
-    before: str
-    """Label of the measurement before."""
-    after: str
-    changes: tuple[Change, ...]
-    headline: Headline
-    """The reads that use a planned index after; all reads when no indexes were named."""
-    reads: Headline
-    """All reads."""
-    controls: tuple[str, ...]
-    """Reads that use no planned index: if they moved, something else than the plan did it."""
-    warnings: tuple[str, ...]
-    """What makes the comparison doubtful, each with its remedy."""
-    confidence: float
-    minimum_effect: float
-
-    @property
-    def writes(self) -> tuple[Change, ...]:
-        """What became of the writes."""
-        return tuple(change for change in self.changes if change.kind == "write")
-
-    def regressions(self, max_slowdown: float) -> tuple[Change, ...]:
-        """Return the slower queries whose whole interval lies above `max_slowdown`.
-
-        Args:
-            max_slowdown: a ratio: 1.2 allows a query to become 20% slower.
-        """
-        return tuple(
-            change
-            for change in self.changes
-            if change.verdict == "slower" and change.ratio_low > max_slowdown
-        )
-
-    def frame(self) -> Any:
-        """Return a pandas DataFrame with one row per query, times in milliseconds."""
-        import pandas as pd
-
-        columns = [
-            "query",
-            "kind",
-            "weight",
-            "before_ms",
-            "after_ms",
-            "ratio",
-            "ratio_low",
-            "ratio_high",
-            "verdict",
-            "rows_before",
-            "rows_after",
-            "difference",
-        ]
-        rows = [
-            [*(getattr(change, column) for column in columns), ", ".join(change.indexes)]
-            for change in self.changes
-        ]
-        return pd.DataFrame(rows, columns=[*columns, "indexes"])
-
-    def _repr_html_(self) -> str:
-        table = display.table(
-            ("query", "before", "after", "change", "after / before", "verdict", "rows", "plan"),
-            map(_row, self.changes),
-            caption=f"{self.before or 'before'} and {self.after or 'after'}: {self.headline}",
-            numeric=("before", "after", "change", "rows"),
-        )
-        notes = [f"All reads: {self.reads}."]
-        if self.controls:
-            notes.append(f"Reads without a planned index: {', '.join(self.controls)}.")
-        notes.append(
-            f"The interval is of after / before at {self.confidence:.0%}; "
-            f"a change below {self.minimum_effect:.0%} counts as none."
-        )
-        lines = [display.escape(note) for note in notes]
-        lines += [
-            display.Markup(f"{display.badge('warning')} {display.escape(warning)}")
-            for warning in self.warnings
-        ]
-        return table + "".join(f"<p>{line}</p>" for line in lines)
-
-
-def _row(change: Change) -> tuple[object, ...]:
-    rows = units.count(change.rows_after)
-    if change.rows_before != change.rows_after:
-        rows = f"{units.count(change.rows_before)} -> {rows}"
-    return (
-        change.query if change.kind == "read" else f"{change.query} (write)",
-        units.ms(change.before_ms),
-        units.ms(change.after_ms),
-        units.factor(change.ratio),
-        f"{change.ratio_low:.3g} to {change.ratio_high:.3g}",
-        display.badge(change.verdict),
-        rows,
-        change.difference,
-    )
+PAIRED_NOISE_MS = 0.005
+"""The same where both sides took turns on one connection."""
 
 
 def compare(
@@ -174,41 +34,35 @@ def compare(
     after: Measurement,
     *,
     indexes: Collection[str] = (),
+    tables: Collection[str] = (),
     confidence: float = 0.95,
     minimum_effect: float = 0.05,
+    drift_threshold: float = controlling.THRESHOLD,
     seed: int = 0,
 ) -> Comparison:
-    """Say what changed between two measurements; changes nothing.
+    """Say what changed between two measurements; pure.
 
-    The interval of a ratio of medians is the percentile bootstrap for two independent samples
-    (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapters 8 and 13) over 2,000
-    resamples. Not BCa: its acceleration comes from the jackknife, which is inconsistent for
-    a median (same book, chapter 11). Only sets of values that both sides have run are compared.
-    What is drawn with replacement depends on how a side was measured (Davison and Hinkley,
-    Bootstrap Methods and their Application, 1997, chapter 3):
-
-    - whole rounds, where a query ran several times in each of five rounds or more: executions in a
-      row share what the machine did at that moment, so they are not independent;
-    - samples within their sets of values, where each set has five or more: differences between
-      sets are part of the design, equal on both sides, and no noise;
-    - else single samples.
-
-    Bootstrap intervals of few draws are too narrow: in logarithms, they are widened by
-    sqrt(n / (n - 1)) times Student's t over the normal quantile, with n the number of draws of the
-    smaller side (after Hesterberg, What Teachers Should Know about the Bootstrap, The American
-    Statistician 69, 2015). With three samples that is a factor of 2.7.
+    The ratio of the medians has a bootstrap interval, see `intervals.ratio`. Only sets of values
+    that both sides have run are compared.
 
     The verdict is about the interval: `faster` or `slower` when it lies beyond the minimum effect,
-    `no change` when it lies within, else `not significant`. A difference of less than 0.1 ms, or
-    less than what an empty statement differs by between the sides, is never called faster or
-    slower: bootstrap intervals do not see what differs between two sessions.
+    `no change` when it lies within, else `not significant`. Then what stands against it:
+
+    - of all that is called faster or slower, at most 5% may be false (Benjamini and Hochberg);
+    - a difference of less than 0.1 ms, or less than what an empty statement differs by between the
+      sides, is never called faster or slower, for bootstrap intervals do not see what differs
+      between two sessions; on one connection in turns, 0.005 ms;
+    - sides that gave different answers are not compared: a wrong answer is never fast;
+    - controls that moved more than the threshold correct all ratios, or forbid every verdict on less than they moved by.
 
     Args:
         before: the baseline.
         after: the same queries, later.
         indexes: names, without schema, of the indexes that the change is about.
+        tables: of these indexes, with schema; reads that touch none of them are controls, too.
         confidence: of the intervals, between 0 and 1.
         minimum_effect: a ratio within 1 plus or minus this is no change worth a word.
+        drift_threshold: controls that moved less are steady.
         seed: the same seed and measurements give the same intervals.
 
     Raises:
@@ -218,20 +72,36 @@ def compare(
         raise InputError(f"confidence {confidence!r} is not between 0 and 1")
     if not 0 <= minimum_effect < 1:
         raise InputError(f"minimum effect {minimum_effect!r} is not from 0 to below 1")
+    if not drift_threshold > 0:
+        raise InputError(f"drift threshold {drift_threshold!r} is not positive")
     pairs = tuple(_pairs(before, after))
+    paired = before.is_paired_with(after)
     wanted = frozenset(indexes)
-    changes = tuple(
+    untouched = [(old, new) for old, new in pairs if _is_untouched(old, new, frozenset(tables))]
+    drift = controlling.drift(
+        (*before.controls, *(old for old, _ in untouched)),
+        (*after.controls, *(new for _, new in untouched)),
+        paired=paired,
+        confidence=confidence,
+        seed=seed,
+        threshold=drift_threshold,
+    )
+    noise = PAIRED_NOISE_MS if paired else NOISE_MS
+    found = [
         _change(
             old,
             new,
+            drift=drift,
             indexes=wanted,
             confidence=confidence,
             minimum_effect=minimum_effect,
-            noise_ms=max(NOISE_MS, abs(after.overhead_ms - before.overhead_ms)),
+            noise_ms=max(noise, abs(after.overhead_ms - before.overhead_ms)),
+            paired=paired,
             seed=seed,
         )
         for old, new in pairs
-    )
+    ]
+    changes = _without_false_discoveries(found, confidence, minimum_effect)
     reads = tuple(change for change in changes if change.kind == "read")
     about = tuple(change for change in reads if change.indexes) if wanted else reads
     controls = tuple(change for change in reads if wanted and not change.indexes)
@@ -245,6 +115,9 @@ def compare(
         warnings=tuple(_warnings(before, after, pairs, changes, controls)),
         confidence=confidence,
         minimum_effect=minimum_effect,
+        drift=drift,
+        mode="interleaved" if paired else "one side",
+        failed=tuple(_failed(before, after)),
     )
 
 
@@ -253,6 +126,7 @@ def _pairs(before: Measurement, after: Measurement) -> Iterator[tuple[Series, Se
     new = {series.query: series for series in after.series}
     # Writes that one side was not allowed to run are no other workload: they stay out.
     skipped = {*before.skipped, *after.skipped}
+    skipped.update(failure.query for side in (before, after) for failure in side.failed)
     other = "the baseline is of another workload"
     for name in [*old, *new]:
         if (name in old) != (name in new) and name not in skipped:
@@ -266,104 +140,165 @@ def _pairs(before: Measurement, after: Measurement) -> Iterator[tuple[Series, Se
         yield old[name], series
 
 
+def _failed(before: Measurement, after: Measurement) -> Iterator[Failure]:
+    for word, side in (("before", before), ("after", after)):
+        for failure in side.failed:
+            yield Failure(failure.query, f"{word}: {failure.reason}")
+
+
+def _is_untouched(old: Series, new: Series, tables: frozenset[str]) -> bool:
+    """Whether no index on these tables can have touched a read."""
+    if not tables or old.kind != "read" or old.given_up or new.given_up:
+        return False
+    read = {node.relation for plan in (old.explain, new.explain) for node in plan.nodes()}
+    return not tables & {name for name in read if name is not None}
+
+
 def _change(
     before: Series,
     after: Series,
     *,
+    drift: Drift,
     indexes: frozenset[str],
     confidence: float,
     minimum_effect: float,
     noise_ms: float,
+    paired: bool,
     seed: int,
-) -> Change:
+) -> tuple[Change, Estimate]:
     import numpy as np
 
     common = {s.values for s in before.samples} & {s.values for s in after.samples}
-    if not common:
+    if not common and not (before.given_up or after.given_up):
         raise InputError(
             f"query {before.query!r}: the sides have run no set of values in common: "
             "measure both with the same seed"
         )
     random = np.random.default_rng([seed, *before.query.encode()])
     old, new = (
-        [sample for sample in series.samples if sample.values in common]
+        [sample for sample in series.samples if sample.values in common] or list(series.samples)
         for series in (before, after)
     )
     before_ms, after_ms = (float(np.median([sample.ms for sample in side])) for side in (old, new))
-    ratio = after_ms / before_ms
-    (old_medians, old_draws), (new_medians, new_draws) = (
-        _medians(side, random) for side in (old, new)
+    bound = _bound(before, after)
+    found = (
+        _bounded(before_ms, after_ms, bound)
+        if bound
+        else _corrected(
+            intervals.ratio(old, new, paired=paired, confidence=confidence, random=random), drift
+        )
     )
-    tail = 50 * (1 - confidence)
-    ends = np.log(np.percentile(new_medians / old_medians, [tail, 100 - tail]) / ratio)
-    draws = min(old_draws, new_draws)
-    low, high = ratio * np.exp(ends * _expansion(max(draws, 2), confidence))
-    verdict = _verdict(float(low), float(high), minimum_effect)
-    if draws < 2 or (verdict in MOVED and abs(after_ms - before_ms) < noise_ms):
+    answers = compared(before.answers, after.answers, is_volatile=before.volatile or after.volatile)
+    verdict, why = _verdict(found.low, found.high, minimum_effect), ""
+    if verdict in MOVED and (why := _objection(before, after, answers, bound)):
         verdict = "not significant"
-    return Change(
+    if verdict in MOVED and not bound and abs(after_ms - before_ms) < noise_ms:
+        verdict, why = "not significant", "the difference is less than what sessions differ by"
+    if found.draws < 2 and not bound:
+        verdict = "not significant"
+    change = Change(
         query=before.query,
         kind=before.kind,
         weight=after.weight,
         before_ms=before_ms,
         after_ms=after_ms,
-        ratio=ratio,
-        ratio_low=float(low),
-        ratio_high=float(high),
+        ratio=found.value,
+        ratio_low=found.low,
+        ratio_high=found.high,
         verdict=verdict,
         indexes=tuple(sorted(indexes.intersection({*after.indexes, *after.explain.indexes}))),
         difference=explain.difference(before.explain, after.explain),
         rows_before=before.rows,
         rows_after=after.rows,
+        answers=answers,
+        bound=bound,
+        why=why,
+        reason=reasons.slower(before, after) if verdict == "slower" else "",
+    )
+    return change, found
+
+
+def _bound(before: Series, after: Series) -> Literal["", "before", "after", "both"]:
+    if before.given_up and after.given_up:
+        return "both"
+    return "before" if before.given_up else "after" if after.given_up else ""
+
+
+NEVER = 1e9
+"""Stands for infinity, which JSON does not have."""
+
+
+def _bounded(before_ms: float, after_ms: float, bound: str) -> Estimate:
+    """Say what a lower bound on one side says of the ratio: its interval is open to one end."""
+    value = after_ms / before_ms
+    low = 1 / NEVER if bound in ("before", "both") else value
+    high = NEVER if bound in ("after", "both") else value
+    return Estimate(value, low, high, 2, 0.0)
+
+
+def _corrected(found: Estimate, drift: Drift) -> Estimate:
+    """Divide by what the controls moved by; errors of both add up in quadrature.
+
+    Where they moved too much to be divided by, an interval reaches as much farther, both ways: a
+    verdict stands only where the change is larger than that.
+    """
+    if drift.verdict == "refused":
+        farther = max(drift.high, 1 / drift.low)
+        return replace(found, low=found.low / farther, high=found.high * farther)
+    if drift.verdict != "corrected":
+        return found
+    import numpy as np
+
+    value = found.value / drift.ratio
+    below = np.hypot(np.log(found.value / found.low), np.log(drift.high / drift.ratio))
+    above = np.hypot(np.log(found.high / found.value), np.log(drift.ratio / drift.low))
+    own = np.log(drift.high / drift.low) / 4
+    return replace(
+        found,
+        value=float(value),
+        low=float(value * np.exp(-below)),
+        high=float(value * np.exp(above)),
+        error=float(np.hypot(found.error, own)),
     )
 
 
-def _medians(
-    samples: Sequence[Sample], random: np.random.Generator
-) -> tuple[NDArray[np.float64], int]:
-    """Return the medians in milliseconds of one side's resamples, and of how many draws each is."""
-    import numpy as np
+def _objection(before: Series, after: Series, answers: Answers, bound: str) -> str:
+    """Say what stands against calling a query faster or slower; empty if nothing does."""
+    if bound == "both":
+        return "both sides were given up at the time limit"
+    if answers == "rows differ" and before.kind == "read":
+        return "the sides answered with other numbers of rows"
+    if answers == "values differ" and not _is_cut(before, after):
+        return "the sides gave different answers"
+    return ""
 
-    times = np.array([sample.ms for sample in samples])
-    rounds = np.unique([sample.round for sample in samples], return_inverse=True)[1]
-    sets = np.unique([sample.values for sample in samples], return_inverse=True)[1]
-    if MIN_ROUNDS <= rounds.max() + 1 < len(times):
-        return _medians_of_rounds(times, rounds, random), int(rounds.max()) + 1
-    if np.bincount(sets).min() < PER_SET:
-        sets = np.zeros_like(sets)
-    drawn = [
-        one[random.integers(len(one), size=(RESAMPLES, len(one)))]
-        for one in (times[sets == number] for number in range(sets.max() + 1))
+
+def _is_cut(before: Series, after: Series) -> bool:
+    """Whether a LIMIT may choose among rows that tie: then several answers are right."""
+    return any(
+        node.type == "Limit" for plan in (before.explain, after.explain) for node in plan.nodes()
+    )
+
+
+def _without_false_discoveries(
+    found: Sequence[tuple[Change, Estimate]], confidence: float, minimum_effect: float
+) -> tuple[Change, ...]:
+    values = [
+        0.0 if change.bound else intervals.p_value(estimate, minimum_effect, confidence)
+        for change, estimate in found
     ]
-    medians: NDArray[np.float64] = np.median(
-        np.concatenate(drawn, axis=1), axis=1, overwrite_input=True
+    stands = intervals.kept_by_benjamini_hochberg(values, FALSE_DISCOVERIES) if found else ()
+    return tuple(
+        change
+        if stand or change.verdict not in MOVED
+        else replace(
+            change,
+            verdict="not significant",
+            reason="",
+            why=f"among {len(found)} queries, one may look like this by chance",
+        )
+        for (change, _), stand in zip(found, stands, strict=True)
     )
-    return medians, len(times)
-
-
-def _medians_of_rounds(
-    times: NDArray[np.float64], rounds: NDArray[np.intp], random: np.random.Generator
-) -> NDArray[np.float64]:
-    """Draw whole rounds: a sample counts as often as its round was drawn."""
-    import numpy as np
-
-    count = int(rounds.max()) + 1
-    drawn = random.multinomial(count, np.full(count, 1 / count), size=RESAMPLES)
-    order = np.argsort(times)
-    passed = np.cumsum(drawn[:, rounds[order]], axis=1)
-    total = passed[:, -1:]
-    lower = np.argmax(2 * passed >= total, axis=1)
-    upper = np.argmax(2 * passed > total, axis=1)
-    medians: NDArray[np.float64] = (times[order][lower] + times[order][upper]) / 2
-    return medians
-
-
-def _expansion(draws: int, confidence: float) -> float:
-    """Return how much wider the interval must be for its small number of independent draws."""
-    from scipy.special import ndtri, stdtrit
-
-    end = (1 + confidence) / 2
-    return float(math.sqrt(draws / (draws - 1)) * stdtrit(draws - 1, end) / ndtri(end))
 
 
 def _verdict(low: float, high: float, minimum_effect: float) -> Verdict:
@@ -406,6 +341,7 @@ def _warnings(
                 f"the setting {name} was {old.get(name, 'the default')!r} before and is "
                 f"{new.get(name, 'the default')!r} after; measure both sides with the same"
             )
+    yield from _of_the_moment(before, after)
     moved = [f"{c.query} ({units.factor(c.ratio)})" for c in controls if c.verdict in MOVED]
     if moved:
         yield (
@@ -418,9 +354,64 @@ def _warnings(
             f"row counts differ: {', '.join(differ)}; the data changed between the sides, "
             "so measure both without writers"
         )
-    few = [a.query for a, b in pairs if min(len(a.samples), len(b.samples)) < FEW_SAMPLES]
-    if few:
-        yield f"fewer than {FEW_SAMPLES} samples: {', '.join(few)}; give a larger budget"
+    yield from _of_the_answers(changes, pairs)
+    yield from stability.warnings(before, after, pairs)
     unequal = [a.query for a, b in pairs if a.weight != b.weight]
     if unequal:
         yield f"weights differ: {', '.join(unequal)}; the headline uses those after"
+
+
+def _of_the_moment(before: Measurement, after: Measurement) -> Iterator[str]:
+    old, new = before.conditions, after.conditions
+    if old.cache != new.cache:
+        yield f"the cache was {old.cache} before and {new.cache} after; measure both alike"
+    starts = {old.server_started, new.server_started} - {""}
+    if before.server == after.server and len(starts) > 1:
+        yield (
+            "the server was restarted between the sides: caches and settings are other ones; "
+            "measure both again"
+        )
+    known = {table.name: table for table in old.tables}
+    renewed = [
+        t.name for t in new.tables if t.name in known and t.analyzed != known[t.name].analyzed
+    ]
+    if renewed:
+        yield (
+            f"statistics were renewed between the sides: {', '.join(renewed)}; a plan may have "
+            "changed by that alone, so ANALYZE first and measure both again"
+        )
+    for word, side in (("before", before), ("after", after)):
+        jump = side.conditions.clock_jump_s
+        if abs(jump) > 1:
+            yield (
+                f"the wall clock jumped by {units.duration(abs(jump))} in the measurement {word}; "
+                "latencies are by a monotonic clock and hold, time stamps do not"
+            )
+
+
+def _of_the_answers(
+    changes: Sequence[Change], pairs: Sequence[tuple[Series, Series]]
+) -> Iterator[str]:
+    cut = {old.query for old, new in pairs if _is_cut(old, new)}
+    wrong = [c.query for c in changes if c.answers == "values differ" and c.query not in cut]
+    if wrong:
+        yield (
+            f"the sides gave different answers: {', '.join(wrong)}; data changed in between, an "
+            "index is corrupt (amcheck tells), or sums of floating point numbers came in another "
+            "order"
+        )
+    ties = [c.query for c in changes if c.answers == "values differ" and c.query in cut]
+    if ties:
+        yield (
+            f"a LIMIT cuts among rows that tie: {', '.join(ties)}; the sides chose other ones, so "
+            "order by a key"
+        )
+    volatile = [c.query for c in changes if c.answers == "volatile"]
+    if volatile:
+        yield f"volatile results, so answers are not compared: {', '.join(volatile)}"
+    for change in changes:
+        if change.bound:
+            yield (
+                f"{change.query} was given up at the limit on the side "
+                f"{change.bound.replace('both', 'before and after')}: its latency is a lower bound"
+            )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -53,6 +54,25 @@ class Series:
     sql: str
     indexes: tuple[str, ...] = ()
     """Indexes that the plan of any set of values uses, sorted."""
+    warm_up: tuple[float, ...] = ()
+    """Latencies in milliseconds before the samples; they count for nothing."""
+    steady: bool = True
+    """Whether the warm-up came to a steady latency before its time was over."""
+    limit_ms: float | None = None
+    """Where an execution was given up: after how long; a sample of this length is a lower bound."""
+    answers: tuple[str, ...] = ()
+    """Of a read's first sets of values: number of rows and hash of each answer."""
+    volatile: bool = False
+    """One set of values got two different answers on one side."""
+    hot_share: float | None = None
+    """Of the rows that a write updated: which part was a heap-only tuple; None without updates."""
+    wal_bytes: float | None = None
+    """Of a write: median over several executions; None before PostgreSQL 13."""
+
+    @property
+    def given_up(self) -> bool:
+        """Whether the median is a lower bound only: the query took longer than its limit."""
+        return self.limit_ms is not None and self.p50_ms >= self.limit_ms
 
     def __post_init__(self) -> None:
         if not self.samples:
@@ -85,6 +105,62 @@ class Series:
 
 
 @dataclass(frozen=True, slots=True)
+class Failure:
+    """A query that one side of a comparison could not run."""
+
+    query: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table that the workload reads or writes, as it was when it was measured."""
+
+    name: str
+    """With its schema."""
+    rows: float
+    """As the planner believes; negative where it was never told."""
+    bytes: int
+    index_bytes: int
+    analyzed: str
+    """UTC; `-infinity` if never."""
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """Under what conditions a measurement was taken."""
+
+    mode: Literal["one side", "interleaved"] = "one side"
+    hidden: tuple[str, ...] = ()
+    """Indexes that were hidden from the planner on this side."""
+    cache: Literal["warm", "cold"] = "warm"
+    precision: float = 0.0
+    """Rounds were added until the intervals were as narrow as this; 0: it was not asked for."""
+    seed: int = 0
+    rounds: int = 0
+    client_cpus: int = 0
+    client_load: float = 0.0
+    """Processes that wanted a processor of the client's machine, mean of the last minute."""
+    server_started: str = ""
+    """UTC, to the microsecond."""
+    clock_jump_s: float = 0.0
+    """By how much the wall clock went otherwise than the monotonic one, which times samples."""
+    queries_s: float = 0.0
+    """Time within executions, warm-up included: the rest of `seconds` is the kit's own."""
+    tables: tuple[Table, ...] = ()
+
+    def __str__(self) -> str:
+        """Say it in a few words."""
+        rounds = units.plural(self.rounds, "round")
+        without = f" without {', '.join(self.hidden)}" if self.hidden else ""
+        where = f"client with {units.plural(self.client_cpus, 'processor')} at load"
+        return (
+            f"{self.mode}{without}, {self.cache} cache, {rounds}, seed {self.seed}, "
+            f"{where} {self.client_load:.1f}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Measurement:
     """One benchmark of one workload on one server."""
 
@@ -101,6 +177,21 @@ class Measurement:
     started: str
     """UTC, ISO 8601."""
     seconds: float
+    controls: tuple[Series, ...] = ()
+    """Statements that no index can touch, measured in every round: if they moved, it was not the
+    plan that did it."""
+    failed: tuple[Failure, ...] = ()
+    """Queries that this side could not run, though another one could."""
+    conditions: Conditions = Conditions()
+
+    @property
+    def is_interleaved(self) -> bool:
+        """Whether both sides were measured in turns within each round."""
+        return self.conditions.mode == "interleaved"
+
+    def is_paired_with(self, other: Measurement) -> bool:
+        """Whether the rounds of both are the same moments."""
+        return self.is_interleaved and other.is_interleaved and self.started == other.started
 
     def frame(self) -> Any:
         """Return a pandas DataFrame with one row per query, times in milliseconds."""
@@ -142,7 +233,7 @@ class Measurement:
                 s.kind,
                 f"{s.weight:g}",
                 len(s.samples),
-                *(units.ms(value) for value in (s.p50_ms, s.p95_ms, s.p99_ms)),
+                *_percentiles(s),
                 units.count(s.rows),
                 display.Markup(s.explain._repr_html_()),
             )
@@ -151,14 +242,29 @@ class Measurement:
         numeric = ("weight", "samples", "p50", "p95", "p99", "rows")
         named = f" {self.label}" if self.label else ""
         note = display.escape(
-            f"{self.server}, {self.started}, {units.duration(self.seconds)}; an empty statement "
-            f"takes {units.ms(self.overhead_ms)}"
+            f"{self.server}, {self.started}, {units.duration(self.seconds)}; {self.conditions}; "
+            f"an empty statement takes {units.ms(self.overhead_ms)}"
             + (
                 f"; not run, as writes or for want of values: {', '.join(self.skipped)}"
                 if self.skipped
                 else ""
             )
+            + "".join(f"; {failure.query} fails: {failure.reason}" for failure in self.failed)
         )
         columns = ("query", "kind", *numeric, "plan")
         table = display.table(columns, rows, caption=f"latency{named}", numeric=numeric)
         return f"{table}<p>{note}</p>"
+
+
+def _percentiles(series: Series) -> Iterator[str]:
+    """Write p50, p95 and p99, each with its interval at 95%."""
+    from indexlab.benchmark.intervals import percentile
+
+    if series.given_up:
+        yield from (f">= {units.ms(series.p50_ms)}",) * 3
+        return
+    times = [sample.ms for sample in series.samples]
+    for percent in (50.0, 95.0, 99.0):
+        low, high = percentile(times, percent)
+        end = "?" if high is None else units.ms(high)
+        yield f"{units.ms(series.percentile(percent))} ({units.ms(low)} to {end})"

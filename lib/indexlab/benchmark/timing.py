@@ -1,201 +1,95 @@
-"""Timing a workload: the connections, the rounds and the clock."""
+"""Measuring a workload: one side, or two sides in turns."""
 
 from __future__ import annotations
 
 import contextlib
 import math
-import random
+import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from statistics import median
-from typing import Any, NoReturn
+from typing import Any, Literal
 
 import psycopg
-from psycopg import generators, pq, sql
+from psycopg import sql
 
-from indexlab import explain, target, units
-from indexlab.benchmark.series import Measurement, Sample, Series
-from indexlab.errors import InputError, TargetError
-from indexlab.explain import Explain
-from indexlab.target import Server, Target
-from indexlab.workload import SampledQuery, Values
+from indexlab.benchmark import cache, controls, rounds, sessions
+from indexlab.benchmark.rounds import Progress, Unit
+from indexlab.benchmark.runners import GivenUp, Runner, Side
+from indexlab.benchmark.series import Conditions, Failure, Measurement, Series
+from indexlab.errors import InputError
+from indexlab.target import Server, Target, connect
+from indexlab.target import server as server_of
+from indexlab.workload import SampledQuery
 
-ROUND_MS = 50.0
-"""A fast query is executed again within a round until about this much time is spent on it."""
-ROUND_EXECUTIONS = 20
-MAX_SAMPLES = 400
-"""More do not narrow the interval of a median enough to be worth their time."""
-CUSTOM_PLANS = 5
-"""Executions that the server plans for their values before it considers a generic plan
-(choose_custom_plan in src/backend/utils/cache/plancache.c)."""
-MIN_ROUNDS = 5
-LEAST_SAMPLES = 3
-EXPLAIN_SLOWDOWN = 4
 WRITING = ("Insert", "Update", "Delete", "Merge")
-OVERHEAD_EXECUTIONS = 100
-
-Progress = Callable[[str, float], None]
-"""Called with what is being done, and with the done part of the whole from 0 to 1."""
 
 
-@dataclass(slots=True, eq=False)
-class _Runner:
-    """A query prepared on the connection that runs it, and what has been seen of it."""
+@dataclass(frozen=True, slots=True)
+class _Moment:
+    """When it began, by both clocks."""
 
-    sampled: SampledQuery
-    conn: psycopg.Connection[Any]
-    name: str
+    wall: datetime
+    monotonic: float
+
+    @classmethod
+    def now(cls) -> _Moment:
+        return cls(datetime.now(UTC), time.monotonic())
+
+    def jump(self) -> float:
+        """By how many seconds the wall clock went ahead of the monotonic one since then."""
+        return (datetime.now(UTC) - self.wall).total_seconds() - (time.monotonic() - self.monotonic)
+
+
+@dataclass(frozen=True, slots=True)
+class _Design:
+    """How much is measured, and in what order."""
+
+    rounds: int
+    budget: float
+    precision: float
+    seed: int
+    statement_timeout: float
     source: str | Path
-    timeout: float
-    rows: int = 0
-    cost_ms: float = 0.0
-    """How long an execution takes, as far as is known."""
-    turn: int = 0
-    begun: float = 0.0
-    """When the running statement was sent, by the monotonic clock."""
-    samples: list[Sample] = field(default_factory=list)
+    cold: bool = False
 
-    @contextmanager
-    def transaction(self) -> Iterator[None]:
-        """Hold a transaction that changes nothing: READ ONLY for a read, rolled back for all."""
-        with self.errors_told(), self.conn.transaction(force_rollback=True):
-            yield
+    def check(self, sampled: Sequence[SampledQuery]) -> None:
+        """Check what can be checked before anything is connected.
 
-    @contextmanager
-    def errors_told(self) -> Iterator[None]:
-        self.begun = time.monotonic()
-        try:
-            yield
-        except psycopg.Error as error:
-            self._tell(error, time.monotonic() - self.begun)
-
-    def _tell(self, error: psycopg.Error, seconds: float) -> NoReturn:
-        query = self.sampled.query
-        reason = error.diag.message_primary or str(error)
-        if self.conn.closed:
-            raise TargetError(
-                f"the connection was lost while query {query.name!r} ran: {reason}"
-            ) from None
-        message = f"query {query.name!r} fails: {reason}"
-        if isinstance(error, psycopg.errors.QueryCanceled) and seconds >= 0.99 * self.timeout:
-            message = (
-                f"query {query.name!r} takes longer than the limit of "
-                f"{units.duration(self.timeout)}: raise it with --statement-timeout, "
-                "or take the query out of the workload"
+        Raises:
+            InputError: an argument is out of range.
+        """
+        if self.rounds < 0:
+            raise InputError(f"rounds {self.rounds!r} is negative: 0 lets the budget decide")
+        if not 0 < self.budget < math.inf:
+            raise InputError(f"budget {self.budget!r} is not a positive number of seconds")
+        if not 0 <= self.precision < 1:
+            raise InputError(f"precision {self.precision!r} is not from 0 to below 1: 0.05 is 5%")
+        if not 0.001 <= self.statement_timeout <= 500_000:
+            raise InputError(
+                f"statement timeout {self.statement_timeout!r} is not a number of seconds from "
+                "0.001 to 500,000"
             )
-        elif isinstance(error, psycopg.errors.ReadOnlySqlTransaction):
-            message += (
-                "; a read is measured in a READ ONLY transaction, so a query that writes "
-                "through a function cannot be one: take it out of the workload"
-            )
-        elif error.diag.message_hint:
-            message += f" (hint: {error.diag.message_hint})"
-        raise InputError(message, source=self.source, line=query.line) from None
+        for one in sampled:
+            if not one.values and one.query.kind == "read" and not one.query.generic:
+                raise InputError(
+                    f"query {one.query.name!r} has no values to run with",
+                    source=self.source,
+                    line=one.query.line,
+                )
 
-    def prepare(self) -> None:
-        pgconn = self.conn.pgconn
-        statement = self.sampled.query.statement.encode()
-        pgconn.send_prepare(self.name.encode(), statement)
-        _finish(self.conn)
-
-    def execute(self) -> float:
-        """Run the next set of values and return its latency in milliseconds."""
-        values = self.sampled.values[self.turn % len(self.sampled.values)]
-        self.begun = time.monotonic()
-        ms, result = _timed(self.conn, self.name, values)
-        self.turn += 1
-        if self.turn == 1:
-            self.rows = result.ntuples or result.command_tuples or 0
-        return ms
-
-    def repeat(self, count: int) -> list[float]:
-        """Run `count` executions: reads in one transaction, each write in its own."""
-        if self.sampled.query.kind == "write" and count > 1:
-            return [ms for _ in range(count) for ms in self.repeat(1)]
-        with self.transaction():
-            return [self.execute() for _ in range(count)]
-
-    def check(self) -> None:
-        """Prepare the query and run it once, before anything is measured."""
-        with self.errors_told():
-            self.prepare()
-        (self.cost_ms,) = self.repeat(1)
-
-    def warm_up(self, limit_ms: float) -> None:
-        """Execute once more at least, and past the custom plans if that fits into the limit."""
-        spent = 0.0
-        while self.turn < 2 or (self.turn <= CUSTOM_PLANS and spent + self.cost_ms < limit_ms):
-            (self.cost_ms,) = self.repeat(1)
-            spent += self.cost_ms
-        self.turn = 0
-
-    def measure(self, count: int, number: int) -> None:
-        """Take `count` samples in round `number`."""
-        first, sets = self.turn, len(self.sampled.values)
-        times = self.repeat(count)
-        self.samples += [Sample(ms, (first + i) % sets, number) for i, ms in enumerate(times)]
-        self.cost_ms = median(times)
-
-    def series(self) -> Series:
-        """Explain the query as it was measured."""
-        # ANALYZE reads the clock at every row: it may need longer than the query itself.
-        self.timeout *= EXPLAIN_SLOWDOWN
-        with self.transaction():
-            _limit(self.conn, self.timeout)
-            indexes = {
-                index
-                for values in self.sampled.values
-                for index in self.explain(values, analyze=False).indexes
-            }
-            plan = self.explain(self.sampled.values[0], analyze=True)
-        query = self.sampled.query
-        return Series(
-            query=query.name,
-            kind=query.kind,
-            weight=query.weight,
-            samples=tuple(self.samples),
-            rows=self.rows,
-            explain=plan,
-            sql=query.sql,
-            indexes=tuple(sorted(indexes.union(plan.indexes))),
+    def take(self, units: Sequence[Unit], tell: Progress) -> int:
+        return rounds.take(
+            units,
+            rounds=self.rounds,
+            budget=self.budget,
+            precision=self.precision,
+            seed=self.seed,
+            tell=tell,
         )
-
-    def explain(self, values: Values, *, analyze: bool) -> Explain:
-        self.begun = time.monotonic()
-        statement = self.sampled.query.statement
-        return explain.run(self.conn, statement, values, analyze=analyze, prepared=self.name)
-
-
-def _timed(
-    conn: psycopg.Connection[Any], name: str, values: Values
-) -> tuple[float, pq.abc.PGresult]:
-    """Execute a prepared statement at libpq's level: no Python values are made of its rows.
-
-    psycopg's own wait loop reads the answer, so Ctrl-C is seen within a tenth of a second and
-    cancels the statement on the server.
-    """
-    parameters = [None if value is None else value.encode() for value in values]
-    key = name.encode()
-    started = time.perf_counter_ns()
-    conn.pgconn.send_query_prepared(key, parameters)
-    results = conn.wait(generators.execute(conn.pgconn))
-    elapsed = time.perf_counter_ns() - started
-    return max(elapsed, 1) / 1e6, _checked(conn, results)
-
-
-def _finish(conn: psycopg.Connection[Any]) -> None:
-    _checked(conn, conn.wait(generators.execute(conn.pgconn)))
-
-
-def _checked(conn: psycopg.Connection[Any], results: Sequence[pq.abc.PGresult]) -> pq.abc.PGresult:
-    result = results[-1]
-    if result.status == pq.ExecStatus.FATAL_ERROR:
-        raise psycopg.errors.error_from_result(result, encoding=conn.info.encoding)
-    return result
 
 
 def measure(
@@ -203,186 +97,340 @@ def measure(
     sampled: tuple[SampledQuery, ...],
     *,
     label: str = "",
+    cold: bool = False,
     rounds: int = 0,
     budget: float = 12.0,
+    precision: float = 0.0,
     seed: int = 0,
     disposable: bool = False,
     statement_timeout: float = 60.0,
     source: str | Path = "workload.sql",
+    tolerated: frozenset[str] = frozenset(),
     progress: Progress | None = None,
 ) -> Measurement:
-    """Time every query of a workload; changes no row of the target.
+    """Time every query of a workload as the target is; changes no row of it.
 
     1. Each query is prepared on the server and executed once: one that fails ends it all here.
     2. If writes are run, their tables are vacuumed, so that the reads of both sides of a comparison
        meet no dead rows that an earlier measurement has rolled back.
-    3. Each is executed again, past the five executions that the server plans for their values, so
-       that samples have the plan that a long-lived application gets (plan_cache_mode as it is).
-       Queries slower than their share of the budget are only executed once more.
-    4. Rounds, with the queries in another order in each: every query runs once, a fast one up to
-       20 times or 50 ms. Sets of values take turns, in the same order on both sides of a comparison.
-       Reads come first: rolled back writes leave dead rows that would slow them.
+    3. Each is executed again until its latency is steady, past the five executions that the server
+       plans for their values, so that samples have the plan that a long-lived application gets
+       (plan_cache_mode as it is). Queries slower than their share of the budget are warmed up by
+       step 1 alone. The warm-up is kept apart.
+    4. Rounds, with the queries and the kit's controls in another order in each: every query runs
+       once, a fast one up to 20 times or 50 ms. Sets of values take turns, in the same order on
+       both sides of a comparison. A query leaves when its interval is narrow enough. Reads come
+       first: rolled back writes leave dead rows that would slow them.
     5. Each query is explained with ANALYZE.
 
     Reads run in READ ONLY transactions. Writes run only in a `disposable` target, each in a
     transaction that is rolled back; BEGIN, ROLLBACK and COMMIT are in no sample, so the price of a
-    commit (and of constraints deferred to it) is not measured.
+    commit (and of constraints deferred to it) is not measured. A query that takes longer than
+    `statement_timeout` is given up: what is known of it is that it takes longer.
 
     Args:
         target: where the queries run.
         sampled: the queries with their values, from `workload.sample`. A write without values (its
             baseline has not run it) is skipped, and so is a query of normalized text.
         label: what reports call this measurement, such as `before`.
-        rounds: how many; 0 lets the budget decide. A query gets three samples in any case.
+        cold: empty the caches of server and operating system before each execution.
+        rounds: how many; 0 lets precision and budget decide. A query gets three samples in any
+            case.
         budget: seconds for steps 3 and 4 over all queries. It is exceeded where slow queries
             need more for their least number of samples: 10, or 5, or 3 for the slowest.
+        precision: how wide the interval of a ratio of two such sides may be: 0.05 is 5%; 0 uses
+            the budget up.
         seed: of the order of queries within rounds.
         disposable: rows of the target may be written and rolled back; sequences stay advanced.
         statement_timeout: seconds that one execution may take.
         source: what errors call the workload.
+        tolerated: queries that a baseline has run: if they fail now, that is a result.
         progress: is told what is being done.
 
     Raises:
-        InputError: a query fails, or takes longer than `statement_timeout`; names its line.
+        InputError: a query fails; names its line.
         TargetError: the target cannot be reached, or the connection is lost.
     """
-    _check_arguments(sampled, rounds, budget, statement_timeout, source)
+    plan = _Design(rounds, budget, precision, seed, statement_timeout, source, cold)
+    plan.check(sampled)
     tell = progress or (lambda _words, _part: None)
-    started, clock = datetime.now(UTC), time.monotonic()
-    skipped = tuple(
+    began = _Moment.now()
+    skipped = _skipped(sampled, disposable=disposable)
+    side = Side(label)
+    with ExitStack() as stack:
+        reading = stack.enter_context(sessions.opened(target, statement_timeout, read_only=True))
+        writing = (
+            stack.enter_context(sessions.opened(target, statement_timeout, read_only=False))
+            if any(s.query.kind == "write" and s.query.name not in skipped for s in sampled)
+            else reading
+        )
+
+        evictor = _evictor(stack, target, reading) if cold else None
+
+        def runner(one: SampledQuery, name: str) -> Runner:
+            conn = writing if one.query.kind == "write" else reading
+            return Runner(one, conn, name, side, source, statement_timeout, evictor)
+
+        units = [
+            Unit((runner(one, f"indexlab_{number}"),))
+            for number, one in enumerate(sampled)
+            if one.query.name not in skipped
+        ]
+        units += _control_units(lambda one, name: (runner(one, name),))
+        failures = _check(units, tolerated, tell)
+        units = [unit for unit in units if unit.name not in failures[0]]
+        facts = _facts(reading, plan, "one side")
+        _vacuum(units)
+        facts = replace(facts, overhead_ms=sessions.overhead(reading))
+        number = plan.take(units, tell)
+        whole = _Whole(
+            conn=reading, units=tuple(units), skipped=skipped, rounds=number, began=began
+        )
+        return whole.measurement(0, label, facts, tuple(failures[0].values()), tell)
+
+
+def interleave(
+    target: Target,
+    sampled: tuple[SampledQuery, ...],
+    hidden: Sequence[tuple[str, str]],
+    *,
+    labels: tuple[str, str] = ("before", "after"),
+    cold: bool = False,
+    rounds: int = 0,
+    budget: float = 24.0,
+    precision: float = 0.05,
+    seed: int = 0,
+    statement_timeout: float = 60.0,
+    source: str | Path = "workload.sql",
+    progress: Progress | None = None,
+) -> tuple[Measurement, Measurement]:
+    """Time every query without and with some indexes in turns; changes no row of the target.
+
+    This is the most trustworthy way to compare: what drifts (caches, clock rate, other load)
+    touches both sides alike. In each round each query is measured on both sides, in one order and
+    in the next round in the other one: ABBA. A side without the indexes is a transaction in which
+    they are dropped and which is rolled back: no other session sees it, but they wait for their
+    tables meanwhile, so the target must be disposable. Each side has prepared statements of its
+    own, and the first executions after a switch, which plan anew, do not count.
+
+    Args:
+        target: where the queries run; the session must own the tables.
+        sampled: the queries with their values, from `workload.sample`.
+        hidden: schema and name of the indexes that the side before does not have.
+        labels: what reports call the sides.
+        cold: empty the caches of server and operating system before each execution.
+        rounds: how many; 0 lets precision and budget decide.
+        budget: seconds of warming up and measuring, over all queries and both sides.
+        precision: how wide the interval of a ratio may be: 0.05 is 5%; 0 uses the budget up.
+        seed: of the order of queries within rounds.
+        statement_timeout: seconds that one execution may take.
+        source: what errors call the workload.
+        progress: is told what is being done.
+
+    Returns:
+        The measurement without the indexes, and the one with them.
+
+    Raises:
+        InputError: an index cannot be hidden, or a query fails on both sides; names its line.
+        TargetError: the target cannot be reached, somebody else uses a table, or the connection is
+            lost.
+    """
+    plan = _Design(rounds, budget, precision, seed, statement_timeout, source, cold)
+    plan.check(sampled)
+    tell = progress or (lambda _words, _part: None)
+    began = _Moment.now()
+    skipped = _skipped(sampled, disposable=True)
+    names = tuple(sorted(hidden))
+    sides = (Side(labels[0], names, switching=True), Side(labels[1], switching=True))
+    with ExitStack() as stack:
+        conn = stack.enter_context(sessions.opened(target, statement_timeout, read_only=False))
+        evictor = _evictor(stack, target, conn) if cold else None
+        conn.execute(LOCK_TIMEOUT, [f"{sessions.OTHERS_MS}ms"])
+        _check_hiding(conn, sides[0])
+
+        def pair(one: SampledQuery, name: str) -> tuple[Runner, ...]:
+            return tuple(
+                Runner(one, conn, f"{name}_{number}", side, source, statement_timeout, evictor)
+                for number, side in enumerate(sides)
+            )
+
+        units = [
+            Unit(pair(one, f"indexlab_{number}"))
+            for number, one in enumerate(sampled)
+            if one.query.name not in skipped
+        ]
+        units += _control_units(pair)
+        failures = _check(units, frozenset(one.query.name for one in sampled), tell)
+        failed = failures[0].keys() | failures[1].keys()
+        units = [unit for unit in units if unit.name not in failed]
+        facts = _facts(conn, plan, "interleaved")
+        _vacuum(units)
+        facts = replace(facts, overhead_ms=sessions.overhead(conn))
+        number = plan.take(units, tell)
+        whole = _Whole(conn=conn, units=tuple(units), skipped=skipped, rounds=number, began=began)
+        found = [
+            whole.measurement(
+                place,
+                side.label,
+                facts.hiding(name for _, name in side.hidden),
+                tuple(failures[place].values()),
+                tell,
+            )
+            for place, side in enumerate(sides)
+        ]
+        _vacuum(units)
+    return found[0], found[1]
+
+
+LOCK_TIMEOUT = "SELECT pg_catalog.set_config('lock_timeout', %s, false)"
+
+
+def _check_hiding(conn: psycopg.Connection[Any], side: Side) -> None:
+    """Hide the indexes once, so that what stands against it is told before anything is measured."""
+    from indexlab.errors import TargetError
+
+    words = ", ".join(f"{schema}.{name}" for schema, name in side.hidden)
+    try:
+        with side.opened(conn, "write"):
+            pass
+    except psycopg.errors.LockNotAvailable:
+        raise TargetError(
+            f"cannot hide {words}: somebody else uses the table; interleaving needs a disposable "
+            "clone of one's own"
+        ) from None
+    except psycopg.Error as error:
+        reason = error.diag.message_primary or str(error)
+        raise InputError(
+            f"cannot hide {words}: {reason}; measure one side after the other"
+        ) from None
+
+
+def _evictor(stack: ExitStack, address: Target, conn: psycopg.Connection[Any]) -> cache.Evictor:
+    """Open a session for emptying caches."""
+    other = stack.enter_context(connect(address, purpose="benchmark cache"))
+    return stack.enter_context(cache.evictor(other, server_of(conn)))
+
+
+def _skipped(sampled: Iterable[SampledQuery], *, disposable: bool) -> tuple[str, ...]:
+    return tuple(
         one.query.name
         for one in sampled
         if one.query.generic or (one.query.kind == "write" and not (disposable and one.values))
     )
-    with ExitStack() as stack:
-        reading = stack.enter_context(_connection(target, statement_timeout, read_only=True))
-        writing = (
-            stack.enter_context(_connection(target, statement_timeout, read_only=False))
-            if any(s.query.kind == "write" and s.query.name not in skipped for s in sampled)
-            else reading
-        )
-        runners = [
-            _Runner(
-                sampled=one,
-                conn=writing if one.query.kind == "write" else reading,
-                name=f"indexlab_{number}",
-                source=source,
-                timeout=statement_timeout,
-            )
-            for number, one in enumerate(sampled)
-            if one.query.name not in skipped
-        ]
-        server, settings = _facts(reading)
-        for number, runner in enumerate(runners):
-            tell(f"check {runner.sampled.query.name}", 0.1 * number / len(runners))
-            runner.check()
-        _vacuum(runners)
-        overhead = _overhead(reading)
-        _take_samples(runners, rounds, budget, seed, tell)
-        series: list[Series] = []
-        for number, runner in enumerate(runners):
-            tell(f"explain {runner.sampled.query.name}", 0.9 + 0.1 * number / len(runners))
-            series.append(runner.series())
-    tell("measured", 1.0)
-    return Measurement(
-        label=label,
-        series=tuple(series),
-        skipped=skipped,
-        server=server,
-        settings=settings,
-        overhead_ms=overhead,
-        started=started.isoformat(timespec="seconds"),
-        seconds=time.monotonic() - clock,
-    )
 
 
-def _check_arguments(
-    sampled: tuple[SampledQuery, ...],
-    rounds: int,
-    budget: float,
-    statement_timeout: float,
-    source: str | Path,
-) -> None:
-    if rounds < 0:
-        raise InputError(f"rounds {rounds!r} is negative: 0 lets the budget decide")
-    if not 0 < budget < math.inf:
-        raise InputError(f"budget {budget!r} is not a positive number of seconds")
-    if not 0.001 <= statement_timeout <= 500_000:
-        raise InputError(
-            f"statement timeout {statement_timeout!r} is not a number of seconds from 0.001 to 500,000"
-        )
-    for one in sampled:
-        if not one.values and one.query.kind == "read" and not one.query.generic:
-            raise InputError(
-                f"query {one.query.name!r} has no values to run with",
-                source=source,
-                line=one.query.line,
-            )
+def _control_units(runners: Callable[[SampledQuery, str], tuple[Runner, ...]]) -> list[Unit]:
+    """Make units of the controls; their cache stays warm: they watch over the machine."""
+    units = []
+    for number, one in enumerate(controls.queries()):
+        unit = Unit(runners(one, f"indexlab_control_{number}"), is_control=True)
+        for runner in unit.runners:
+            runner.evictor = None
+        units.append(unit)
+    return units
 
 
-@contextmanager
-def _connection(
-    address: Target, statement_timeout: float, *, read_only: bool
-) -> Iterator[psycopg.Connection[Any]]:
-    with target.connect(address, read_only=read_only, purpose="benchmark") as conn:
-        # Not False: a role or database that is read-only by default stays so.
-        conn.read_only = True if read_only else None
-        conn.prepare_threshold = None
-        _limit(conn, statement_timeout)
-        yield conn
+def _check(
+    units: Sequence[Unit], tolerated: frozenset[str], tell: Progress
+) -> tuple[dict[str, Failure], dict[str, Failure]]:
+    """Run every query once on each side; a query that fails on all of them ends it all."""
+    failures: tuple[dict[str, Failure], dict[str, Failure]] = ({}, {})
+    for number, unit in enumerate(units):
+        tell(f"check {unit.name}", 0.1 * number / len(units))
+        errors: list[InputError] = []
+        for place, runner in enumerate(unit.runners):
+            try:
+                runner.check()
+            except InputError as error:
+                errors.append(error)
+                failures[place][unit.name] = Failure(unit.name, str(error))
+            except GivenUp:
+                runner.is_given_up = True
+        both = len(unit.runners) > 1 and len(errors) == len(unit.runners)
+        if errors and (both or unit.name not in tolerated):
+            raise errors[0]
+    return failures
 
 
-TIMEOUT = "SELECT pg_catalog.set_config('statement_timeout', %s, false)"
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    server: Server
+    settings: tuple[tuple[str, str], ...]
+    conditions: Conditions
+    overhead_ms: float = 0.0
 
-
-def _limit(conn: psycopg.Connection[Any], seconds: float) -> None:
-    conn.execute(TIMEOUT, [f"{round(seconds * 1000)}ms"])
-
-
-SETTINGS = """
-SELECT name,
-       current_setting(name) AS value
-FROM pg_catalog.pg_settings
-WHERE name = ANY (%s)
-   -- Switched off by somebody: plans without it are not those of the default planner.
-   OR (name LIKE 'enable\\_%%' AND setting <> boot_val)
-ORDER BY name COLLATE "C"
-"""
-
-SETTING_NAMES = [
-    "autovacuum",
-    "cpu_index_tuple_cost",
-    "cpu_operator_cost",
-    "cpu_tuple_cost",
-    "default_statistics_target",
-    "effective_cache_size",
-    "effective_io_concurrency",
-    "hash_mem_multiplier",
-    "jit",
-    "maintenance_work_mem",
-    "max_parallel_workers",
-    "max_parallel_workers_per_gather",
-    "plan_cache_mode",
-    "random_page_cost",
-    "search_path",
-    "seq_page_cost",
-    "shared_buffers",
-    "synchronous_commit",
-    "track_io_timing",
-    "work_mem",
-]
+    def hiding(self, names: Iterable[str]) -> _Facts:
+        return replace(self, conditions=replace(self.conditions, hidden=tuple(names)))
 
 
 def _facts(
     conn: psycopg.Connection[Any],
-) -> tuple[Server, tuple[tuple[str, str], ...]]:
-    rows = conn.execute(SETTINGS, [SETTING_NAMES]).fetchall()
-    return target.server(conn), tuple((name, value) for name, value in rows)
+    plan: _Design,
+    mode: Literal["one side", "interleaved"],
+) -> _Facts:
+    server, settings = sessions.facts(conn)
+    conditions = Conditions(
+        mode=mode,
+        cache="cold" if plan.cold else "warm",
+        precision=plan.precision,
+        seed=plan.seed,
+        client_cpus=os.cpu_count() or 0,
+        client_load=sessions.load_average(),
+        server_started=sessions.server_started(conn),
+    )
+    return _Facts(server, settings, conditions)
 
 
-def _vacuum(runners: Sequence[_Runner]) -> None:
+@dataclass(frozen=True, slots=True)
+class _Whole:
+    """What was measured, on all sides."""
+
+    conn: psycopg.Connection[Any]
+    units: tuple[Unit, ...]
+    skipped: tuple[str, ...]
+    rounds: int
+    began: _Moment
+
+    def measurement(
+        self, place: int, label: str, facts: _Facts, failed: tuple[Failure, ...], tell: Progress
+    ) -> Measurement:
+        """Explain the queries of one side, and put its measurement together."""
+        series: list[Series] = []
+        own: list[Series] = []
+        for done, unit in enumerate(self.units):
+            tell(f"explain {unit.name}", 0.9 + 0.1 * done / len(self.units))
+            (own if unit.is_control else series).append(unit.runners[place].series())
+        names = {
+            (node.schema, node.table[-1])
+            for one in series
+            for node in one.explain.nodes()
+            if node.schema is not None and node.relation is not None
+        }
+        tell("measured", 1.0)
+        return Measurement(
+            label=label,
+            series=tuple(series),
+            skipped=self.skipped,
+            server=facts.server,
+            settings=facts.settings,
+            overhead_ms=facts.overhead_ms,
+            started=self.began.wall.isoformat(timespec="microseconds"),
+            seconds=time.monotonic() - self.began.monotonic,
+            controls=tuple(own),
+            failed=failed,
+            conditions=replace(
+                facts.conditions,
+                rounds=self.rounds,
+                clock_jump_s=round(self.began.jump(), 3),
+                queries_s=sum(unit.runners[place].spent_ms for unit in self.units) / 1000,
+                tables=sessions.tables(self.conn, names),
+            ),
+        )
+
+
+def _vacuum(units: Sequence[Unit]) -> None:
     """Remove the dead rows of rolled back writes from the tables that the writes touch."""
-    writes = [runner for runner in runners if runner.sampled.query.kind == "write"]
+    writes = [unit.runners[-1] for unit in units if unit.kind == "write"]
     tables: set[tuple[str, ...]] = set()
     for runner in writes:
         with runner.transaction():
@@ -392,63 +440,3 @@ def _vacuum(runners: Sequence[_Runner]) -> None:
         # Without the right to it the server only warns; a foreign table has nothing to remove.
         with contextlib.suppress(psycopg.errors.QueryCanceled, psycopg.errors.WrongObjectType):
             writes[0].conn.execute(sql.SQL("VACUUM {}").format(sql.Identifier(*table)))
-
-
-def _overhead(conn: psycopg.Connection[Any]) -> float:
-    conn.pgconn.send_prepare(b"indexlab_empty", b"SELECT 1")
-    _finish(conn)
-    with conn.transaction(force_rollback=True):
-        return median(_timed(conn, "indexlab_empty", ())[0] for _ in range(OVERHEAD_EXECUTIONS))
-
-
-def _take_samples(
-    runners: list[_Runner], rounds: int, budget: float, seed: int, tell: Progress
-) -> None:
-    """Warm up and measure, reads before writes, each side with its queries' part of the budget."""
-    share = budget / max(len(runners), 1)
-    order = random.Random(seed)
-    done = 0
-    for side in ("read", "write"):
-        group = [runner for runner in runners if runner.sampled.query.kind == side]
-        if not group:
-            continue
-        deadline = time.monotonic() + share * len(group)
-        for runner in group:
-            tell(f"warm up {runner.sampled.query.name}", 0.1 + 0.8 * done / len(runners))
-            runner.warm_up(1000 * share / 4)
-        floors = {r.name: _least_samples(r.cost_ms / 1000, budget, share) for r in group}
-        begun, number, busy = time.monotonic(), 0, True
-        while busy:
-            busy = False
-            for runner in order.sample(group, len(group)):
-                in_time = time.monotonic() < deadline
-                if _continues(runner, floors[runner.name], number, rounds, in_time):
-                    runner.measure(_executions(runner), number)
-                    busy = True
-            number += 1
-            spent = (time.monotonic() - begun) / max(deadline - begun, 1e-9)
-            part = min(1.0, number / rounds if rounds else spent)
-            tell(f"{side}s, round {number}", 0.1 + 0.8 * (done + part * len(group)) / len(runners))
-        done += len(group)
-
-
-def _least_samples(seconds: float, budget: float, share: float) -> int:
-    """How many samples a query of this latency gets even where they exceed the budget."""
-    if seconds > min(budget / 10, share):
-        return LEAST_SAMPLES
-    return 10 if 10 * seconds <= share else 5
-
-
-def _executions(runner: _Runner) -> int:
-    """How many samples the query gets in the next round."""
-    fitting = int(ROUND_MS / max(runner.cost_ms, 1e-6))
-    return max(1, min(fitting, ROUND_EXECUTIONS, MAX_SAMPLES - len(runner.samples)))
-
-
-def _continues(runner: _Runner, floor: int, done: int, rounds: int, in_time: bool) -> bool:
-    taken = len(runner.samples)
-    if taken >= MAX_SAMPLES:
-        return False
-    if rounds:
-        return done < rounds or taken < LEAST_SAMPLES
-    return in_time or taken < floor or (floor > LEAST_SAMPLES and done < MIN_ROUNDS)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from indexlab import charts, display, units
-from indexlab.benchmark import Comparison
+from indexlab import benchmark, charts, display, units
+from indexlab.benchmark import Comparison, Measurement, Price
 from indexlab.display import Markup
 from indexlab.runs import Json, Run, documents
 
@@ -19,6 +19,7 @@ FILES = (
     ("before/benchmark.html", "the measurements before"),
     ("apply.html", "what was built, step by step"),
     ("benchmark.html", "the measurements after, and what changed"),
+    ("load.json", "what many clients saw, before and after"),
     ("revised_plan.sql", "the plan, revised; the kit reads it back"),
     ("migration.sql", "the same for psql, with verification, test and monitoring queries"),
     ("rollback.sql", "the way back"),
@@ -159,6 +160,12 @@ class _Story:
     def charts(self) -> Iterator[str]:
         if self.comparison is not None:
             yield charts.before_after(self.comparison)._repr_html_()
+            before, after = self._sides()
+            price = self._price(before, after)
+            if price.writes:
+                yield charts.price(price, self.comparison)._repr_html_()
+            if before.controls:
+                yield charts.drift(before, after, self.comparison)._repr_html_()
         built = self._built()
         if built:
             yield charts.builds(
@@ -166,6 +173,21 @@ class _Story:
                 bytes=[step["bytes"] for step in built],
                 seconds=[step["seconds"] for step in built],
             )._repr_html_()
+
+    def _sides(self) -> tuple[Measurement, Measurement]:
+        before = self.run.path / "before"
+        return documents.measurement(Run(before)), documents.measurement(self.run)
+
+    def _price(self, before: Measurement, after: Measurement) -> Price:
+        assert self.comparison is not None
+        built = self._built()
+        return benchmark.price(
+            self.comparison,
+            before,
+            after,
+            bytes=sum(step["bytes"] or 0 for step in built),
+            build_seconds=sum(step["seconds"] or 0 for step in built),
+        )
 
     def sections(self) -> Iterator[Section]:
         yield Section(
@@ -177,6 +199,10 @@ class _Story:
                 "Median latency at the client. The headline weighs each query by its calls.",
                 Markup(self.comparison._repr_html_()),
             )
+            price = self._price(*self._sides())
+            if price.writes:
+                words = "What writes pay for the indexes, and how many reads pay it back."
+                yield Section("The price", words, Markup(price._repr_html_()))
         existing = self._existing()
         if existing:
             yield Section(

@@ -8,7 +8,7 @@ from typing import Any
 from indexlab import explain
 from indexlab.apply import Applied, Outcome
 from indexlab.audit import Audit, Finding, place, statement_sql
-from indexlab.benchmark import Comparison, Headline, Measurement, Series
+from indexlab.benchmark import Comparison, Headline, Load, Measurement, Scaling, Series, intervals
 from indexlab.errors import InputError
 from indexlab.impact import Impact, QueryImpact
 from indexlab.runs.directory import Json, Run
@@ -182,27 +182,63 @@ def of_benchmark(
 ) -> Json:
     """Write a measurement with every sample, and what changed since its baseline."""
     values = {item.query.name: item.values for item in sampled}
-    whole = asdict(replace(measurement, series=()))
-    del whole["series"], whole["server"]
+    whole = asdict(replace(measurement, series=(), controls=()))
+    del whole["series"], whole["server"], whole["controls"]
     document: Json = {
         **whole,
         "target": of_target(target, server),
         "queries": [_series(series, values[series.query]) for series in measurement.series],
+        "control_series": [_series(series, ((),)) for series in measurement.controls],
         "changes": [],
         "headline": None,
     }
     if comparison is not None:
-        document |= {
-            "baseline": comparison.before,
-            "changes": [asdict(change) for change in comparison.changes],
-            "headline": of_headline(comparison.headline),
-            "all_reads": of_headline(comparison.reads),
-            "controls": comparison.controls,
-            "warnings": comparison.warnings,
-            "confidence": comparison.confidence,
-            "minimum_effect": comparison.minimum_effect,
-        }
+        document |= of_comparison(comparison)
     return document
+
+
+def of_comparison(comparison: Comparison) -> Json:
+    """Write what changed between two measurements."""
+    return {
+        "baseline": comparison.before,
+        "changes": [asdict(change) for change in comparison.changes],
+        "headline": of_headline(comparison.headline),
+        "all_reads": of_headline(comparison.reads),
+        "controls": comparison.controls,
+        "warnings": comparison.warnings,
+        "confidence": comparison.confidence,
+        "minimum_effect": comparison.minimum_effect,
+        "drift": asdict(comparison.drift),
+        "mode": comparison.mode,
+        "failed_on_one_side": [asdict(failure) for failure in comparison.failed],
+        "false_discoveries": comparison.false_discoveries,
+    }
+
+
+def of_scaling(scaling: Scaling) -> Json:
+    """Write how latency grows with the size of the tables."""
+    return asdict(scaling)
+
+
+def of_load(load: Load, before: Load | None) -> Json:
+    """Write what many clients saw, and what they saw before."""
+    return {**asdict(load), "before": None if before is None else asdict(before)}
+
+
+def load(run: Run) -> Load | None:
+    """Read back what many clients saw, where the run put load on.
+
+    Raises:
+        InputError: it is not as this version writes it.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    if not run.has("load"):
+        return None
+    try:
+        return TypeAdapter(Load).validate_python(run.read_json("load"))
+    except ValidationError as error:
+        raise InputError(str(error), source=run.path / "load.json") from None
 
 
 def of_headline(headline: Headline) -> Json:
@@ -223,6 +259,10 @@ def _series(series: Series, values: tuple[tuple[str | None, ...], ...]) -> Json:
         "p50_ms": series.p50_ms,
         "p95_ms": series.p95_ms,
         "p99_ms": series.p99_ms,
+        "intervals": {
+            f"p{percent}_ms": intervals.percentile([s.ms for s in series.samples], percent)
+            for percent in (50, 95, 99)
+        },
         "values": values,
         "plan": plan,
         "buffers": plan["buffers"],
@@ -241,7 +281,8 @@ def measurement(run: Run) -> Measurement:
     source = run.path / "benchmark.json"
     try:
         series = [{**query, "explain": query["plan"]} for query in document["queries"]]
-        whole = {**document, "series": series, "server": document["target"]}
+        own = [{**one, "explain": one["plan"]} for one in document.get("control_series", ())]
+        whole = {**document, "series": series, "controls": own, "server": document["target"]}
         return TypeAdapter(Measurement).validate_python(whole)
     except (KeyError, TypeError) as error:
         raise InputError(f"lacks {error} of a benchmark", source=source) from None
@@ -292,6 +333,7 @@ def comparison(run: Run) -> Comparison | None:
         "before": document["baseline"],
         "after": document["label"],
         "reads": document["all_reads"],
+        "failed": document.get("failed_on_one_side", ()),
     }
     try:
         return TypeAdapter(Comparison).validate_python(whole)

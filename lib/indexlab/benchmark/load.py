@@ -1,0 +1,244 @@
+"""Load: many clients at a given rate, by the pgbench of the embedded server's wheel."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from indexlab import display, embedded, units
+from indexlab.benchmark.intervals import percentile
+from indexlab.errors import InputError, TargetError
+from indexlab.target import Target
+from indexlab.workload import SampledQuery
+
+SCRIPTS_PER_QUERY = 20
+"""Of so many sets of values a script is made: pgbench takes 128 scripts at most."""
+MAX_SCRIPTS = 128
+VARIABLE = re.compile(r"(?<!:):[A-Za-z_\x80-\U0010ffff][^\s,;)]*")
+PLACEHOLDER = re.compile(r"\$(\d+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What many clients saw."""
+
+    clients: int
+    rate: float
+    """Transactions per second that were scheduled; 0: as many as were possible."""
+    seconds: float
+    done: int
+    """Transactions that were done."""
+    late: int
+    """Transactions that were skipped or failed."""
+    throughput: float
+    """Transactions per second."""
+    p50_ms: float
+    """Latency from the scheduled start where there is a rate, else from the real one."""
+    p95_ms: float
+    p99_ms: float
+    max_ms: float
+    p99_low_ms: float
+    p99_high_ms: float | None
+    """None where there are too few transactions to bound it."""
+
+    def __str__(self) -> str:
+        """Say it in a sentence."""
+        wanted = f"{self.rate:g}/s scheduled" if self.rate else "as fast as they can"
+        return (
+            f"{units.plural(self.clients, 'client')}, {wanted}: {self.throughput:,.1f} per second, "
+            f"p50 {units.ms(self.p50_ms)}, p95 {units.ms(self.p95_ms)}, "
+            f"p99 {units.ms(self.p99_ms)}, longest {units.ms(self.max_ms)}"
+            + (f"; {units.plural(self.late, 'transaction')} skipped or failed" if self.late else "")
+        )
+
+    def _repr_html_(self) -> str:
+        return f"<p>{display.escape(str(self))}</p>"
+
+
+def check(clients: int, rate: float, seconds: float) -> None:
+    """Check what was asked for; pure.
+
+    Raises:
+        InputError: a number is out of range.
+    """
+    if not 1 <= clients <= 1000:
+        raise InputError(f"clients {clients!r} is not from 1 to 1,000")
+    if not 0 <= rate <= 1e6:
+        raise InputError(
+            f"rate {rate!r} is not from 0 (as fast as possible) to 1,000,000 per second"
+        )
+    if not 1 <= seconds <= 86_400:
+        raise InputError(f"seconds {seconds!r} is not from 1 to 86,400")
+
+
+def run(
+    target: Target,
+    sampled: Sequence[SampledQuery],
+    *,
+    clients: int,
+    seconds: float,
+    rate: float = 0.0,
+    seed: int = 0,
+    statement_timeout: float = 60.0,
+    disposable: bool = False,
+) -> Load:
+    """Send the workload from many clients at once; changes no row of the target.
+
+    Queries are chosen at random by their weights. With a rate, starts are scheduled as a Poisson
+    process and a latency counts from the scheduled start: a server that stalls does not get the
+    waiting of those behind it for free (no coordinated omission). Reads run in READ ONLY sessions
+    unless the target is disposable; then writes run, too, each rolled back.
+
+    Args:
+        target: where the queries run.
+        sampled: the queries with their values.
+        clients: concurrent sessions.
+        seconds: how long.
+        rate: transactions per second over all clients; 0 is as fast as they can.
+        seed: of the choice of queries.
+        statement_timeout: seconds that a statement may take.
+        disposable: run the writes, too.
+
+    Raises:
+        InputError: a number is out of range, or there is nothing to run.
+        TargetError: pgbench cannot run, or a statement fails.
+    """
+    check(clients, rate, seconds)
+    chosen = [one for one in sampled if one.values and (disposable or one.query.kind == "read")]
+    if not chosen:
+        raise InputError("there is no query that load could be made of: the workload has no reads")
+    with tempfile.TemporaryDirectory(prefix="indexlab-load-") as private:
+        place = Path(private)
+        scripts = _scripts(chosen, place)
+        command = [
+            *(str(embedded.binary("pgbench")), "--no-vacuum", "--protocol=prepared", "--log"),
+            *(f"--log-prefix={place / 'log'}", f"--client={clients}"),
+            *(f"--jobs={min(clients, os.cpu_count() or 1)}", f"--time={round(seconds)}"),
+            f"--random-seed={seed}",
+            *([f"--rate={rate:g}"] if rate else []),
+            *(f"--file={script}@{weight}" for script, weight in scripts),
+        ]
+        options = f"-c statement_timeout={round(statement_timeout * 1000)}"
+        if not disposable:
+            options += " -c default_transaction_read_only=on"
+        _pgbench(command, target, options, seconds)
+        return _read(place, clients, rate, seconds)
+
+
+def _scripts(chosen: Sequence[SampledQuery], place: Path) -> list[tuple[Path, int]]:
+    """Write a script for each set of values, with its share of the query's weight."""
+    each = max(1, min(SCRIPTS_PER_QUERY, MAX_SCRIPTS // len(chosen)))
+    if len(chosen) > MAX_SCRIPTS:
+        raise InputError(
+            f"pgbench takes {MAX_SCRIPTS} queries at most, the workload has {len(chosen)}"
+        )
+    shares = [
+        one.query.weight / min(each, len(one.values)) for one in chosen for _ in one.values[:each]
+    ]
+    scale = 1000 / max(shares)
+    found: list[tuple[Path, float]] = []
+    for number, one in enumerate(chosen):
+        for place_of, values in enumerate(one.values[:each]):
+            script = place / f"q{number}-{place_of}.sql"
+            statement = _literal(one, values)
+            is_write = one.query.kind == "write"
+            script.write_text(
+                f"BEGIN;\n{statement};\nROLLBACK;\n" if is_write else f"{statement};\n",
+                encoding="utf-8",
+            )
+            found.append((script, shares[len(found)]))
+    return [(script, max(1, round(share * scale))) for script, share in found]
+
+
+def _literal(one: SampledQuery, values: Sequence[str | None]) -> str:
+    """Write values as literals of unknown type into a statement.
+
+    pgbench takes a colon before a name for a variable of its own, within quotes, too: in values it
+    is written as an escape, and a statement that has one is refused. `::` is none.
+
+    Raises:
+        InputError: the statement has a colon that pgbench would take for a variable.
+    """
+    if found := VARIABLE.search(one.query.statement):
+        raise InputError(
+            f"query {one.query.name!r} cannot be sent by pgbench, which takes {found[0]!r} for a "
+            "variable: take it out of the workload for --clients",
+        )
+
+    def text(match: re.Match[str]) -> str:
+        value = values[int(match[1]) - 1]
+        if value is None:
+            return "NULL"
+        quoted = value.replace("\\", "\\\\").replace("'", "''").replace(":", "\\x3A")
+        return f"E'{quoted}'".replace("\n", "\\n")
+
+    # Numbered placeholders stand in no string: the parser has put them where names were.
+    return PLACEHOLDER.sub(text, one.query.statement.rstrip().rstrip(";"))
+
+
+def _pgbench(command: list[str], target: Target, options: str, seconds: float) -> None:
+    """Run pgbench; a password goes through its environment only."""
+    import psycopg
+    from psycopg import conninfo as libpq
+
+    given = libpq.conninfo_to_dict(target.conninfo)
+    environment = dict(os.environ)
+    if given.get("password"):
+        environment["PGPASSWORD"] = str(given.pop("password"))
+    before = str(given.get("options") or environment.get("PGOPTIONS") or "")
+    given["options"] = f"{before} {options}".strip()
+    try:
+        done = subprocess.run(
+            [*command, libpq.make_conninfo("", **given)],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=seconds * 2 + 600,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired, psycopg.Error) as error:
+        raise TargetError(f"pgbench did not come to its end: {error}") from None
+    errors = [line for line in done.stderr.splitlines() if "error" in line.lower()]
+    if done.returncode or errors:
+        reason = errors[0] if errors else done.stderr.strip()[-200:]
+        for secret in target.secrets():
+            reason = reason.replace(secret, "***")
+        raise TargetError(f"pgbench fails: {reason}")
+
+
+def _read(place: Path, clients: int, rate: float, seconds: float) -> Load:
+    """Read pgbench's log: client, number, latency in us or why there is none, script, end, lag."""
+    times: list[float] = []
+    late = 0
+    for file in place.glob("log.*"):
+        for line in file.read_text().splitlines():
+            latency = line.split()[2]
+            if latency.isdigit():
+                times.append(int(latency) / 1000)
+            else:
+                late += 1
+    if not times:
+        raise TargetError(f"no transaction came to its end in {units.duration(seconds)}")
+    import numpy as np
+
+    p50, p95, p99 = (float(value) for value in np.percentile(times, [50, 95, 99]))
+    low, high = percentile(times, 99)
+    return Load(
+        clients=clients,
+        rate=rate,
+        seconds=seconds,
+        done=len(times),
+        late=late,
+        throughput=len(times) / seconds,
+        p50_ms=p50,
+        p95_ms=p95,
+        p99_ms=p99,
+        max_ms=max(times),
+        p99_low_ms=low,
+        p99_high_ms=high,
+    )

@@ -1,0 +1,325 @@
+"""One query on one side: prepared, warmed up, timed in rounds, explained."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any, NoReturn
+
+import psycopg
+from psycopg import pq, sql
+
+from indexlab import explain
+from indexlab.benchmark import sessions
+from indexlab.benchmark.answers import MAX_SETS, digest
+from indexlab.benchmark.cache import Evictor
+from indexlab.benchmark.series import Sample, Series
+from indexlab.errors import InputError, TargetError
+from indexlab.explain import Explain
+from indexlab.workload import SampledQuery, Values
+
+CUSTOM_PLANS = 5
+"""Executions that the server plans for their values before it considers a generic plan
+(choose_custom_plan in src/backend/utils/cache/plancache.c)."""
+EXPLAIN_SLOWDOWN = 4
+STEADY_WINDOW = 5
+STEADY_WITHIN = 0.05
+MAX_WARM_UP = 60
+SLOW_MS = 100.0
+"""From here on, planning again after a switch is no part of the latency worth an execution."""
+PRICED_EXECUTIONS = 10
+
+
+class GivenUp(Exception):
+    """A statement was cancelled at its time limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """In what state of the database a query runs: as it is, or with indexes hidden."""
+
+    label: str
+    hidden: tuple[tuple[str, str], ...] = ()
+    """Schema and name of the indexes that this side must not have."""
+    switching: bool = False
+    """Whether another side takes turns with this one on the same connection."""
+
+    @contextmanager
+    def opened(self, conn: psycopg.Connection[Any], kind: str) -> Iterator[None]:
+        """Hold a transaction in this state that is rolled back: READ ONLY for a read.
+
+        Indexes are hidden by dropping them within the transaction. That is seen by this session
+        alone, takes them from the planner and from writes alike, and nothing outlives a crash of
+        the client, the session or the server: the transaction was never committed.
+        """
+        with conn.transaction(force_rollback=True):
+            if self.hidden:
+                conn.execute(
+                    sql.SQL("DROP INDEX {}").format(
+                        sql.SQL(", ").join(sql.Identifier(*name) for name in self.hidden)
+                    )
+                )
+            if self.switching and kind == "read":
+                conn.execute("SET LOCAL transaction_read_only = on")
+            yield
+
+
+@dataclass(slots=True, eq=False)
+class Runner:
+    """A query prepared on the connection that runs it, and what has been seen of it."""
+
+    sampled: SampledQuery
+    conn: psycopg.Connection[Any]
+    name: str
+    side: Side
+    source: str | Path
+    timeout: float
+    evictor: Evictor | None = None
+    """Where the cache is to be cold: run before each execution, outside of its time."""
+    rows: int = 0
+    cost_ms: float = 0.0
+    """How long an execution takes, as far as is known."""
+    turn: int = 0
+    begun: float = 0.0
+    """When the running statement was sent, by the monotonic clock."""
+    samples: list[Sample] = field(default_factory=list)
+    warm: list[float] = field(default_factory=list)
+    steady: bool = False
+    is_given_up: bool = False
+    spent_ms: float = 0.0
+    seen: dict[int, set[str]] = field(default_factory=dict)
+    looks: dict[int, int] = field(default_factory=dict)
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Hold a transaction that changes nothing: READ ONLY for a read, rolled back for all."""
+        with self.errors_told(), self.side.opened(self.conn, self.sampled.query.kind):
+            yield
+
+    @contextmanager
+    def errors_told(self) -> Iterator[None]:
+        """Say of an error of the server which query it was, and what to do."""
+        self.begun = time.monotonic()
+        try:
+            yield
+        except psycopg.Error as error:
+            self._tell(error, time.monotonic() - self.begun)
+
+    def _tell(self, error: psycopg.Error, seconds: float) -> NoReturn:
+        query = self.sampled.query
+        reason = error.diag.message_primary or str(error)
+        if self.conn.closed:
+            raise TargetError(
+                f"the connection was lost while query {query.name!r} ran: {reason}"
+            ) from None
+        if isinstance(error, psycopg.errors.QueryCanceled) and seconds >= 0.99 * self.timeout:
+            raise GivenUp from None
+        if isinstance(error, psycopg.errors.LockNotAvailable) and self.side.hidden:
+            raise TargetError(
+                f"an index cannot be hidden: {reason}; somebody else uses its table, so measure "
+                "without --interleaved or on a clone of your own"
+            ) from None
+        message = f"query {query.name!r} fails: {reason}"
+        if isinstance(error, psycopg.errors.ReadOnlySqlTransaction):
+            message += (
+                "; a read is measured in a READ ONLY transaction, so a query that writes "
+                "through a function cannot be one: take it out of the workload"
+            )
+        elif error.diag.message_hint:
+            message += f" (hint: {error.diag.message_hint})"
+        raise InputError(message, source=self.source, line=query.line) from None
+
+    def execute(self) -> float:
+        """Run the next set of values and return its latency in milliseconds."""
+        number = self.turn % len(self.sampled.values)
+        if self.evictor is not None:
+            self.evictor.evict()
+        self.begun = time.monotonic()
+        ms, result = sessions.timed(self.conn, self.name, self.sampled.values[number])
+        self.spent_ms += ms
+        self.turn += 1
+        if not self.looks:
+            self.rows = result.ntuples or result.command_tuples or 0
+        self._look(number, result)
+        return ms
+
+    def _look(self, number: int, result: pq.abc.PGresult) -> None:
+        """Keep the answer, twice for the same values: a volatile query gives two answers."""
+        looks = self.looks.get(number, 0)
+        if number < MAX_SETS and looks < 2:
+            self.looks[number] = looks + 1
+            if self.sampled.query.kind == "read":
+                self.seen.setdefault(number, set()).add(digest(result))
+
+    def repeat(self, count: int, settling: int = 0) -> list[float]:
+        """Run `count` executions after `settling` ones that do not count.
+
+        Reads share a transaction. Writes do not see each other: each has a transaction of its own,
+        or, where sides take turns, a savepoint.
+        """
+        is_write = self.sampled.query.kind == "write"
+        if is_write and not self.side.switching:
+            times = []
+            for _ in range(settling + count):
+                with self.transaction():
+                    times.append(self.execute())
+            return times[settling:]
+        with self.transaction():
+            turn = self.turn
+            for _ in range(settling):
+                self._alone(is_write=is_write)
+            if settling == 0 and self.side.switching:
+                self.explain(self.sampled.values[turn % len(self.sampled.values)], analyze=False)
+            self.turn = turn
+            return [self._alone(is_write=is_write) for _ in range(count)]
+
+    def _alone(self, *, is_write: bool) -> float:
+        if not is_write:
+            return self.execute()
+        with self.conn.transaction(force_rollback=True):
+            return self.execute()
+
+    def check(self) -> None:
+        """Prepare the query and run it once, before anything is measured.
+
+        Raises:
+            InputError: it fails.
+        """
+        with self.transaction():
+            sessions.prepare(self.conn, self.name, self.sampled.query.statement)
+        with self.giving_up():
+            (self.cost_ms,) = self.repeat(1)
+
+    @contextmanager
+    def giving_up(self) -> Iterator[None]:
+        """Take an execution beyond the limit for what is known of it: that it takes longer."""
+        try:
+            yield
+        except GivenUp:
+            self.is_given_up = True
+            number = self.turn % len(self.sampled.values)
+            last = self.samples[-1].round if self.samples else 0
+            self.samples.append(Sample(self.timeout * 1000, number, last))
+            self.spent_ms += self.timeout * 1000
+
+    def warm_up(self, limit_ms: float) -> None:
+        """Execute until the latency is steady, within a limit of time.
+
+        A query whose check alone takes longer than the limit was warmed up by that. Steady is where
+        the median of the last five executions is within 5% of that of the five before, all past
+        the custom plans.
+        """
+        spent = 0.0
+        most = MAX_WARM_UP if self.evictor is None else CUSTOM_PLANS
+        while not self.is_given_up and not self.steady and len(self.warm) < most:
+            if spent + self.cost_ms >= limit_ms:
+                break
+            count = 1 if self.cost_ms > 1 or self.evictor else STEADY_WINDOW
+            with self.giving_up():
+                times = self.repeat(count)
+                self.warm += times
+                self.cost_ms = median(times)
+                spent += sum(times)
+            self.steady = self._is_steady()
+        self.turn = 0
+
+    def _is_steady(self) -> bool:
+        past = self.warm[CUSTOM_PLANS:]
+        if len(past) < 2 * STEADY_WINDOW:
+            return False
+        last, earlier = past[-STEADY_WINDOW:], past[-2 * STEADY_WINDOW : -STEADY_WINDOW]
+        return abs(median(last) / median(earlier) - 1) <= STEADY_WITHIN
+
+    def measure(self, count: int, number: int) -> None:
+        """Take `count` samples in round `number`; after a switch, the first ones do not count."""
+        first, sets = self.turn, len(self.sampled.values)
+        settling = 0
+        if self.side.switching and self.evictor is None:
+            settling = 0 if self.cost_ms > SLOW_MS else 1 if self.cost_ms > 5 else 2
+        with self.giving_up():
+            times = self.repeat(count, settling)
+            self.samples += [Sample(ms, (first + i) % sets, number) for i, ms in enumerate(times)]
+            self.cost_ms = median(times)
+
+    def series(self) -> Series:
+        """Explain the query as it was measured."""
+        query = self.sampled.query
+        indexes: set[str] = set()
+        wal: list[int] = []
+        hot = None
+        # ANALYZE reads the clock at every row: it may need longer than the query itself.
+        self.timeout *= EXPLAIN_SLOWDOWN
+        sessions.limit(self.conn, self.timeout)
+        try:
+            with self.transaction():
+                for values in self.sampled.values:
+                    indexes.update(self.explain(values, analyze=False).indexes)
+            plan = self._analyzed()
+            if query.kind == "write" and plan.buffers is not None:
+                hot, wal = self._price()
+        finally:
+            if not self.conn.closed:
+                self.timeout /= EXPLAIN_SLOWDOWN
+                sessions.limit(self.conn, self.timeout)
+        return Series(
+            query=query.name,
+            kind=query.kind,
+            weight=query.weight,
+            samples=tuple(self.samples),
+            rows=self.rows,
+            explain=plan,
+            sql=query.sql,
+            indexes=tuple(sorted(indexes.union(plan.indexes))),
+            warm_up=tuple(self.warm),
+            steady=self.steady,
+            limit_ms=self.timeout * 1000 if self.is_given_up else None,
+            answers=tuple(min(self.seen[number]) for number in sorted(self.seen)),
+            volatile=any(len(answers) > 1 for answers in self.seen.values()),
+            hot_share=hot,
+            wal_bytes=float(median(wal)) if wal else None,
+        )
+
+    def _analyzed(self) -> Explain:
+        """Explain with ANALYZE; a query that was given up, or is now, only by its plan."""
+        values = self.sampled.values[0]
+        if not self.is_given_up:
+            try:
+                with self.transaction():
+                    return self.explain(values, analyze=True)
+            except GivenUp:
+                pass
+        with self.transaction():
+            return self.explain(values, analyze=False)
+
+    def _price(self) -> tuple[float | None, list[int]]:
+        """Run a write with several sets of values: the share of HOT updates, and its WAL."""
+        wal = []
+        with self.transaction():
+            before = self.conn.execute(UPDATES).fetchone()
+            for values in self.sampled.values[:PRICED_EXECUTIONS]:
+                with self.conn.transaction(force_rollback=True):
+                    found = self.explain(values, analyze=True)
+                if found.wal_bytes is not None:
+                    wal.append(found.wal_bytes)
+            after = self.conn.execute(UPDATES).fetchone()
+        assert before is not None
+        assert after is not None
+        updated, hot = after[0] - before[0], after[1] - before[1]
+        return (hot / updated if updated else None), wal
+
+    def explain(self, values: Values, *, analyze: bool) -> Explain:
+        """Ask for the plan that the prepared statement has now."""
+        self.begun = time.monotonic()
+        statement = self.sampled.query.statement
+        return explain.run(self.conn, statement, values, analyze=analyze, prepared=self.name)
+
+
+UPDATES = """
+SELECT coalesce(sum(n_tup_upd), 0)::float8 AS updated,
+       coalesce(sum(n_tup_hot_upd), 0)::float8 AS hot
+FROM pg_catalog.pg_stat_xact_user_tables
+"""

@@ -1,0 +1,185 @@
+"""Sessions that measure: their settings, the clock around libpq, and the facts of the server."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from statistics import median
+from typing import Any
+
+import psycopg
+from psycopg import generators, pq
+
+from indexlab import target
+from indexlab.benchmark.series import Table
+from indexlab.target import Server, Target
+from indexlab.workload import Values
+
+OVERHEAD_EXECUTIONS = 100
+OTHERS_MS = 10_000
+"""How long hiding an index waits for other users of its table."""
+
+
+@contextmanager
+def opened(
+    address: Target, statement_timeout: float, *, read_only: bool
+) -> Iterator[psycopg.Connection[Any]]:
+    """Connect for measuring and close at the end; psycopg prepares nothing by itself.
+
+    Args:
+        address: of the server.
+        statement_timeout: seconds that one statement may take.
+        read_only: the session and each of its transactions refuse to write.
+    """
+    with target.connect(address, read_only=read_only, purpose="benchmark") as conn:
+        # Not False: a role or database that is read-only by default stays so.
+        conn.read_only = True if read_only else None
+        conn.prepare_threshold = None
+        limit(conn, statement_timeout)
+        yield conn
+
+
+TIMEOUT = "SELECT pg_catalog.set_config('statement_timeout', %s, false)"
+
+
+def limit(conn: psycopg.Connection[Any], seconds: float) -> None:
+    """Set how long a statement of this session may take."""
+    conn.execute(TIMEOUT, [f"{round(seconds * 1000)}ms"])
+
+
+def timed(
+    conn: psycopg.Connection[Any], name: str, values: Values
+) -> tuple[float, pq.abc.PGresult]:
+    """Execute a prepared statement at libpq's level: no Python values are made of its rows.
+
+    psycopg's own wait loop reads the answer, so Ctrl-C is seen within a tenth of a second and
+    cancels the statement on the server. The clock is monotonic: it does not jump.
+
+    Returns:
+        Milliseconds until the whole answer was there, and the answer.
+
+    Raises:
+        psycopg.Error: whatever the server says.
+    """
+    parameters = [None if value is None else value.encode() for value in values]
+    key = name.encode()
+    started = time.perf_counter_ns()
+    conn.pgconn.send_query_prepared(key, parameters)
+    results = conn.wait(generators.execute(conn.pgconn))
+    elapsed = time.perf_counter_ns() - started
+    return max(elapsed, 1) / 1e6, _checked(conn, results)
+
+
+def prepare(conn: psycopg.Connection[Any], name: str, statement: str) -> None:
+    """Prepare a statement on the server under a name.
+
+    Raises:
+        psycopg.Error: whatever the server says.
+    """
+    conn.pgconn.send_prepare(name.encode(), statement.encode())
+    _checked(conn, conn.wait(generators.execute(conn.pgconn)))
+
+
+def _checked(conn: psycopg.Connection[Any], results: Sequence[pq.abc.PGresult]) -> pq.abc.PGresult:
+    result = results[-1]
+    if result.status == pq.ExecStatus.FATAL_ERROR:
+        raise psycopg.errors.error_from_result(result, encoding=conn.info.encoding)
+    return result
+
+
+def overhead(conn: psycopg.Connection[Any]) -> float:
+    """Return the median latency in milliseconds of an empty statement: part of every sample."""
+    prepare(conn, "indexlab_empty", "SELECT 1")
+    with conn.transaction(force_rollback=True):
+        return median(timed(conn, "indexlab_empty", ())[0] for _ in range(OVERHEAD_EXECUTIONS))
+
+
+SETTINGS = """
+SELECT name,
+       current_setting(name) AS value
+FROM pg_catalog.pg_settings
+WHERE name = ANY (%s)
+   -- Switched off by somebody: plans without it are not those of the default planner.
+   OR (name LIKE 'enable\\_%%' AND setting <> boot_val)
+ORDER BY name COLLATE "C"
+"""
+
+SETTING_NAMES = [
+    "autovacuum",
+    "cpu_index_tuple_cost",
+    "cpu_operator_cost",
+    "cpu_tuple_cost",
+    "default_statistics_target",
+    "effective_cache_size",
+    "effective_io_concurrency",
+    "hash_mem_multiplier",
+    "jit",
+    "maintenance_work_mem",
+    "max_parallel_workers",
+    "max_parallel_workers_per_gather",
+    "plan_cache_mode",
+    "random_page_cost",
+    "search_path",
+    "seq_page_cost",
+    "shared_buffers",
+    "synchronous_commit",
+    "track_io_timing",
+    "work_mem",
+]
+
+STARTED = """
+SELECT pg_catalog.to_char(
+           pg_catalog.pg_postmaster_start_time() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US'
+       ) AS started
+"""
+
+
+def facts(conn: psycopg.Connection[Any]) -> tuple[Server, tuple[tuple[str, str], ...]]:
+    """Ask the server who it is, and for the settings that plans and latencies depend on."""
+    rows = conn.execute(SETTINGS, [SETTING_NAMES]).fetchall()
+    return target.server(conn), tuple((name, value) for name, value in rows)
+
+
+def server_started(conn: psycopg.Connection[Any]) -> str:
+    """Return when the server was started, as UTC to the microsecond."""
+    row = conn.execute(STARTED).fetchone()
+    assert row is not None
+    return str(row[0])
+
+
+TABLES = """
+SELECT wanted.schema || '.' || wanted.name AS name,
+       class.reltuples::float8 AS rows,
+       pg_catalog.pg_relation_size(class.oid) AS bytes,
+       pg_catalog.pg_indexes_size(class.oid) AS index_bytes,
+       coalesce(
+           greatest(stats.last_analyze, stats.last_autoanalyze) AT TIME ZONE 'UTC', '-infinity'
+       )::text AS analyzed
+FROM unnest(%s::text[], %s::text[]) AS wanted (schema, name)
+JOIN pg_catalog.pg_namespace AS namespace ON namespace.nspname = wanted.schema
+JOIN pg_catalog.pg_class AS class
+    ON class.relnamespace = namespace.oid
+    AND class.relname = wanted.name
+LEFT JOIN pg_catalog.pg_stat_all_tables AS stats ON stats.relid = class.oid
+WHERE class.relkind IN ('r', 'p', 'm')
+ORDER BY wanted.schema COLLATE "C", wanted.name COLLATE "C"
+"""
+
+
+def tables(conn: psycopg.Connection[Any], names: Collection[tuple[str, str]]) -> tuple[Table, ...]:
+    """Return the sizes of tables and when their statistics were made; reads only.
+
+    Args:
+        conn: any connection.
+        names: schema and name of each.
+    """
+    schemas, relations = zip(*sorted(names), strict=True) if names else ((), ())
+    rows = conn.execute(TABLES, [list(schemas), list(relations)]).fetchall()
+    return tuple(Table(*row) for row in rows)
+
+
+def load_average() -> float:
+    """Return how many processes of this machine wanted a processor in the last minute."""
+    return os.getloadavg()[0]

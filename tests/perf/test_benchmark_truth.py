@@ -1,0 +1,325 @@
+"""Is the benchmark right? Against pgbench, against no change at all, and against known slowdowns.
+
+Every figure is printed as a row of a Markdown table, with its limit. `make bench` runs it on a
+machine that does nothing else; where it needs a busy one, it makes one busy itself.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from indexlab import audit as auditing
+from indexlab import benchmark, demo, embedded, plan, target, workload
+from indexlab.benchmark import Change, Comparison
+from indexlab.target import Target
+from indexlab.workload import SampledQuery
+
+SETUP = """
+CREATE TABLE points (id int PRIMARY KEY, unused int, filler text);
+INSERT INTO points SELECT g, g % 7, repeat('x', 60) FROM generate_series(1, 50000) AS g;
+CREATE INDEX unused_key ON points (unused);
+CREATE TABLE marked (x int);
+CREATE INDEX marker ON marked (x);
+VACUUM ANALYZE;
+"""
+POINT = "SELECT filler FROM points WHERE id = 4711"
+MILLISECOND = "SELECT count(*) FROM generate_series(1, 11000) AS g"
+SAME = tuple(
+    [f"SELECT filler FROM points WHERE id = {n}" for n in (1, 500, 25_000, 49_999)]
+    + [f"SELECT count(*) FROM points WHERE id < {n}" for n in (300, 1_000, 3_000, 9_000)]
+    + [f"SELECT count(*) FROM generate_series(1, {n}) AS g" for n in (1_000, 4_000, 9_000, 20_000)]
+    + [f"SELECT sum(length(filler)) FROM points WHERE id % {n} = 0" for n in (2, 3, 5, 7)]
+    + [f"SELECT id FROM points WHERE id < {n} ORDER BY md5(filler || id)" for n in (50, 200, 800)]
+    + ["SELECT pg_sleep(0.002)"]
+)
+"""What the planner serves alike with and without the index on `unused`."""
+# The server rounds a wait up to whole milliseconds: 10 and 11, without a doubt about rounding.
+SLEPT = (
+    "SELECT pg_sleep(CASE WHEN to_regclass('public.marker') IS NULL THEN 0.0095 ELSE 0.0105 END)"
+)
+DOUBLED = (
+    "SELECT sum(length(filler)) > 0 FROM points WHERE id BETWEEN 1 AND "
+    "CASE WHEN to_regclass('public.marker') IS NULL THEN 4000 ELSE 8000 END"
+)
+"""Slower where the marker is: it is what an interleaved comparison hides on one side."""
+
+
+@pytest.fixture(scope="module")
+def at() -> Iterator[Target]:
+    with (
+        tempfile.TemporaryDirectory(prefix="truth-") as place,
+        embedded.server(Path(place)) as server,
+    ):
+        found = target.resolve(server.conninfo(), {})
+        with target.connect(found) as conn:
+            for statement in filter(str.strip, SETUP.split(";\n")):
+                conn.execute(statement)
+        yield found
+
+
+def queries(statements: Sequence[str]) -> tuple[SampledQuery, ...]:
+    text = "\n".join(
+        f"-- name: q{number:02}\n{statement};" for number, statement in enumerate(statements)
+    )
+    return tuple(SampledQuery(query, ((),)) for query in workload.parse(text).queries)
+
+
+@contextmanager
+def busy(processors: int) -> Iterator[None]:
+    """Keep processors busy with something else."""
+    program = "while True: sum(range(100000))"
+    others = [subprocess.Popen([sys.executable, "-c", program]) for _ in range(processors)]
+    try:
+        yield
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
+
+
+# Against pgbench
+
+
+def by_pgbench(at: Target, statement: str, times: int, place: Path) -> list[float]:
+    """Milliseconds of each execution by pgbench's own log."""
+    script, log = place / "script.sql", place / "log"
+    script.write_text(statement + ";\n")
+    subprocess.run(
+        [embedded.binary("pgbench"), "-n", "-M", "prepared", "-r", "-l", "-t", str(times),
+         f"--log-prefix={log}", "-f", script, at.conninfo],
+        check=True,
+        capture_output=True,
+    )  # fmt: skip
+    (written,) = place.glob("log.*")
+    lines = written.read_text().splitlines()
+    written.unlink()
+    return [int(line.split()[2]) / 1000 for line in lines]
+
+
+def test_against_pgbench(at: Target, tmp_path: Path) -> None:
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})  # both clients on one core, by inheritance
+    try:
+        found: dict[str, list[tuple[float, float]]] = {POINT: [], MILLISECOND: []}
+        for turn in range(10):
+            for statement, times in ((POINT, 4000), (MILLISECOND, 400)):
+
+                def ours(statement: str = statement) -> float:
+                    measured = benchmark.measure(at, queries([statement]), rounds=20, budget=5)
+                    return measured.series[0].p50_ms
+
+                def theirs(statement: str = statement, times: int = times) -> float:
+                    return statistics.median(by_pgbench(at, statement, times, tmp_path))
+
+                first, second = (ours, theirs) if turn % 2 else (theirs, ours)
+                a, b = first(), second()
+                found[statement].append((a, b) if turn % 2 else (b, a))
+    finally:
+        os.sched_setaffinity(0, cores)
+    print(
+        "\n\n| statement | kit p50 | pgbench p50 | kit - pgbench | limit |\n|---|---|---|---|---|"
+    )
+    point = statistics.median(a - b for a, b in found[POINT]) * 1000
+    ratio = statistics.median(a / b for a, b in found[MILLISECOND]) - 1
+    for statement, words, limit in (
+        (POINT, f"{point:+.1f} us", "10 us"),
+        (MILLISECOND, f"{ratio:+.1%}", "5 %"),
+    ):
+        kit, other = (statistics.median(side) for side in zip(*found[statement], strict=True))
+        print(f"| `{statement}` | {kit:.4f} ms | {other:.4f} ms | {words} | {limit} |")
+    assert abs(point) <= 10
+    assert abs(ratio) <= 0.05
+
+
+# Nothing changed
+
+
+def pairs(at: Target, hidden: str, statements: Sequence[str], seed: int) -> tuple[Change, ...]:
+    sides = benchmark.interleave(
+        at, queries(statements), [("public", hidden)], budget=20, precision=0.05, seed=seed
+    )
+    return benchmark.compare(*sides, seed=seed).changes
+
+
+def one_after_the_other(at: Target, seed: int) -> Comparison:
+    before, after = (
+        benchmark.measure(at, queries(SAME), budget=4, precision=0.05, seed=seed + place)
+        for place in (0, 1)
+    )
+    return benchmark.compare(before, after, seed=seed)
+
+
+@pytest.mark.parametrize(
+    ("mode", "load"), [("interleaved", 0), ("interleaved", 1), ("one side", 0), ("one side", 1)]
+)
+def test_nothing_changed(at: Target, mode: str, load: int) -> None:
+    """200 comparisons of a thing with itself."""
+    changes: list[Change] = []
+    corrected = 0
+    with busy(load):
+        for seed in range(200 // len(SAME)):
+            if mode == "interleaved":
+                changes += pairs(at, "unused_key", SAME, seed)
+            else:
+                comparison = one_after_the_other(at, 2 * seed)
+                changes += comparison.changes
+                corrected += comparison.drift.verdict != "steady"
+    false = [change for change in changes if change.verdict in ("faster", "slower")]
+    covered = sum(change.ratio_low <= 1 <= change.ratio_high for change in changes)
+    width = statistics.median(change.ratio_high / change.ratio_low - 1 for change in changes)
+    print(
+        f"\n| A/A, {mode}, {load} busy processors | {len(changes)} comparisons | "
+        f"{len(false)} false verdicts ({len(false) / len(changes):.1%}, limit 5 %) | "
+        f"interval covers 1 in {covered / len(changes):.1%} | median width {width:.1%} | "
+        f"{corrected} corrected for drift |"
+    )
+    for change in false:
+        print(
+            f"  {change.query}: {change.ratio:.3f} ({change.ratio_low:.3f} to {change.ratio_high:.3f})"
+        )
+    assert len(changes) == 200
+    assert len(false) <= 10
+
+
+# Something changed, by a known factor
+
+
+def truth(at: Target, statement: str, executions: int) -> float:
+    """The ratio by a plain loop over many executions in turns, without the kit."""
+    times: dict[bool, list[float]] = {False: [], True: []}
+    with psycopg.connect(at.conninfo, autocommit=True) as conn:
+        conn.prepare_threshold = 0
+        for number in range(executions * 2):
+            hides = number % 2 == 0
+            with conn.transaction(force_rollback=True):
+                if hides:
+                    conn.execute("DROP INDEX public.marker")
+                for counted in (False, False, True):
+                    began = time.perf_counter()
+                    conn.execute(sql.SQL(statement))
+                    if counted:
+                        times[hides].append(time.perf_counter() - began)
+    return statistics.median(times[False]) / statistics.median(times[True])
+
+
+@pytest.mark.parametrize(
+    ("name", "statement"), [("pg_sleep of 10 %", SLEPT), ("doubled row range", DOUBLED)]
+)
+def test_a_known_slowdown_is_found(at: Target, name: str, statement: str) -> None:
+    """50 comparisons of each kind, 100 in all."""
+    known = statistics.median(truth(at, statement, 100) for _ in range(3))
+    changes: list[Change] = []
+    for seed in range(5):
+        changes += pairs(at, "marker", [statement] * 10, seed)
+    found = sum(change.verdict == "slower" for change in changes)
+    covered = sum(change.ratio_low <= known <= change.ratio_high for change in changes)
+    print(
+        f"\n| {name}: {known:.3f}x by a plain loop | {len(changes)} comparisons | "
+        f"found {found / len(changes):.0%} (limit 95 %) | "
+        f"interval covers the truth {covered / len(changes):.0%} (limit 90 %) | "
+        f"ratios {min(c.ratio for c in changes):.3f} to {max(c.ratio for c in changes):.3f} |"
+    )
+    for change in changes:
+        if change.verdict != "slower":
+            print(
+                f"  missed {change.query}: {change.ratio:.3f} "
+                f"({change.ratio_low:.3f} to {change.ratio_high:.3f}) {change.verdict} {change.why}"
+            )
+    assert len(changes) == 50
+    assert found >= 0.95 * len(changes)
+    assert covered >= 0.90 * len(changes)
+
+
+# What it costs
+
+
+def test_the_bookings_workload_costs_little_beyond_its_queries(at: Target) -> None:
+    with target.connect(at) as admin:
+        admin.execute("CREATE DATABASE bookings")
+    shop = Target("bookings", at.conninfo.replace("dbname=postgres", "dbname=bookings"))
+    with target.connect(shop) as conn:
+        demo.load(conn, 1_000_000)
+        with target.connect(shop, read_only=True) as reader:
+            audited = auditing.read(reader, plan.read(demo.PLAN), None, resolve=())[1]
+        for statement in audited.revised.statements:
+            conn.execute(sql.SQL(statement.text))
+        conn.execute("VACUUM ANALYZE")
+    names = [
+        (item.table.schema or "", item.label)
+        for item in audited.statements
+        if item.revised is not None
+    ]
+    with target.connect(shop, read_only=True) as conn:
+        sampled = workload.sample(conn, workload.read(demo.WORKLOAD))
+    began = time.monotonic()
+    before, after = benchmark.interleave(shop, sampled, names, budget=120, precision=0.05)
+    wall = time.monotonic() - began
+    own = before.conditions.queries_s + after.conditions.queries_s
+    comparison = benchmark.compare(before, after)
+    wide = [
+        change.query
+        for change in comparison.changes
+        if change.ratio_high / change.ratio_low - 1 > 0.06
+    ]
+    print(
+        f"\n| bookings, 1,000,000 rows, {len(sampled)} queries to 5 % | {wall:.1f} s in all | "
+        f"{own:.1f} s in queries | {wall - own:.1f} s beyond (limit 20 s) | "
+        f"{comparison.headline} | wider than 6 %: {', '.join(wide) or 'none'} |"
+    )
+    assert wall - own <= 20
+
+
+# TPC-H
+
+TPCH = Path(__file__).with_name("tpch.py")
+
+
+@pytest.mark.skipif(not TPCH.exists(), reason="the TPC-H data is another benchmark's")
+def test_regressions_of_tpch_are_found_and_explained() -> None:
+    specification = importlib.util.spec_from_file_location("tpch", TPCH)
+    assert specification is not None
+    assert specification.loader is not None
+    tpch = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(tpch)
+    statements = {name: text.strip().rstrip(";") for name, text in tpch.QUERIES.items()}
+    text = "\n".join(f"-- name: {name}\n{body};" for name, body in statements.items())
+    sampled = tuple(SampledQuery(query, ((),)) for query in workload.parse(text).queries)
+    hidden = [("public", name) for name in tpch.INDEXES]
+    with tpch.embedded_18("1") as server:
+        there = target.resolve(server.conninfo(tpch.INDEXED), {})
+        before, after = benchmark.interleave(
+            there, sampled, hidden, budget=240, statement_timeout=20
+        )
+    comparison = benchmark.compare(before, after, indexes=list(tpch.INDEXES))
+    print(
+        "\n\n| query | without | with | ratio | interval | verdict | plan |\n|---|---|---|---|---|---|---|"
+    )
+    for change in comparison.changes:
+        print(
+            f"| {change.query} | {change.before_words} | {change.after_words} | {change.ratio:.2f} | "
+            f"{change.ratio_low:.2f} to {change.ratio_high:.2f} | {change.verdict} | "
+            f"{change.difference} |"
+        )
+    slower = comparison.regressions(1.2)
+    print(
+        f"\nall queries: {comparison.reads}; beyond --max-slowdown 1.2: "
+        f"{', '.join(change.query for change in slower) or 'none'}; {comparison.drift}"
+    )
+    for change in slower:
+        print(f"{change.query} is slower: {change.reason}")
+        assert change.difference != "same plan", change.query
+        assert change.reason
+    assert len(comparison.changes) == len(statements)

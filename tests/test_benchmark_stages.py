@@ -1,0 +1,312 @@
+"""Load, cold caches, sizes, and runs that are compared: the benchmark through lab and command."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from indexlab import benchmark, embedded, lab, target, workload
+from indexlab.benchmark import load, scale
+from indexlab.errors import InputError, TargetError
+from indexlab.runs import Run, documents
+from indexlab.target import Target
+from indexlab.workload import SampledQuery
+
+SETUP = """
+CREATE TABLE rooms (id int PRIMARY KEY, floor int, name text);
+INSERT INTO rooms SELECT g, g % 500, repeat('x', 100) FROM generate_series(1, 20000) AS g;
+CREATE INDEX rooms_floor ON rooms (floor);
+VACUUM ANALYZE;
+"""
+PLAN = "CREATE INDEX rooms_floor ON rooms (floor);"
+WORKLOAD = """
+-- name: of_floor
+-- weight: 9
+-- param floor: SELECT generate_series(1, 10)
+SELECT * FROM rooms WHERE floor = :floor;
+
+-- name: it_is_late
+-- param word: SELECT 'it''s: 10:30 \\ :late'
+SELECT :word::text || ' at 12:34' WHERE :word::text = E'it''s: 10:30 \\\\ ' || chr(58) || 'late';
+
+-- name: rename
+-- param id: SELECT generate_series(1, 10)
+UPDATE rooms SET floor = -1 WHERE id = :id;
+"""
+
+
+@pytest.fixture(scope="module")
+def at(embedded_server: embedded.Server) -> Iterator[Target]:
+    embedded_server.create_database("stages")
+    found = target.resolve(embedded_server.conninfo("stages"), {})
+    with target.connect(found) as conn:
+        for statement in filter(str.strip, SETUP.split(";\n")):
+            conn.execute(statement)  # type: ignore[arg-type]
+    yield found
+    embedded_server.drop_database("stages")
+
+
+def sampled(at: Target, text: str = WORKLOAD) -> tuple[SampledQuery, ...]:
+    with target.connect(at, read_only=True) as conn:
+        return workload.sample(conn, workload.parse(text))
+
+
+@pytest.fixture
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    Path("plan.sql").write_text(PLAN)
+    Path("workload.sql").write_text(WORKLOAD)
+    return tmp_path
+
+
+def opened(at: Target, out: str = "", *, disposable: bool = True) -> lab.Lab:
+    return lab.open_lab(
+        "benchmark", at.conninfo, "plan.sql", "workload.sql", out, disposable=disposable
+    )
+
+
+# Load
+
+
+def test_many_clients_are_served_and_leave_nothing_behind(at: Target) -> None:
+    found = load.run(at, sampled(at), clients=3, seconds=1, disposable=True)
+    assert found.late == 0
+    assert found.done > 50
+    assert found.throughput == found.done / 1
+    assert 0 < found.p50_ms <= found.p95_ms <= found.p99_ms <= found.max_ms
+    with target.connect(at) as conn:
+        assert conn.execute("SELECT min(floor) FROM rooms").fetchone() == (0,)
+
+
+def test_a_rate_is_kept_and_latency_counts_from_the_scheduled_start(at: Target) -> None:
+    text = "-- name: nap\nSELECT pg_sleep(0.05);"
+    found = load.run(at, sampled(at, text), clients=1, seconds=3, rate=40)
+    # One client manages less than 20 in a second: those behind wait, and their waiting counts.
+    assert found.throughput < 25
+    assert found.p95_ms > 200
+
+
+def test_on_a_target_that_is_not_disposable_nothing_can_write(at: Target) -> None:
+    found = load.run(at, sampled(at), clients=1, seconds=1)
+    assert found.late == 0
+    with target.connect(at) as conn:
+        conn.execute(
+            "CREATE OR REPLACE FUNCTION sly() RETURNS void LANGUAGE sql AS "
+            "$$ INSERT INTO rooms VALUES (0) $$"
+        )
+    with pytest.raises(TargetError, match="read-only transaction"):
+        load.run(at, sampled(at, "-- name: sly\nSELECT sly();"), clients=1, seconds=1)
+    writes = tuple(one for one in sampled(at) if one.query.kind == "write")
+    with pytest.raises(InputError, match="the workload has no reads"):
+        load.run(at, writes, clients=1, seconds=1)
+
+
+def test_what_pgbench_takes_for_a_variable_is_refused_by_name(at: Target) -> None:
+    with pytest.raises(
+        InputError, match=r"query 'colon' cannot be sent by pgbench, which takes \":late"
+    ):
+        load.run(at, sampled(at, "-- name: colon\nSELECT 'too :late';"), clients=1, seconds=1)
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ({"clients": 0, "seconds": 1}, "clients 0 is not from 1"),
+        ({"clients": 1, "seconds": 0}, "seconds 0 is not from 1"),
+        ({"clients": 1, "seconds": 1, "rate": -1}, "rate -1 is not from 0"),
+    ],
+)
+def test_impossible_loads_are_refused(given: dict[str, Any], reason: str) -> None:
+    with pytest.raises(InputError, match=reason):
+        load.run(Target("nowhere", "host=/nowhere"), (), **given)
+
+
+@pytest.mark.pg15
+def test_a_password_is_on_no_command_line_of_a_load(
+    pg15_server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[list[str]] = []
+    run = subprocess.run
+
+    def spy(command: list[str], **options: Any) -> Any:
+        seen.append(command)
+        return run(command, **options)
+
+    monkeypatch.setattr(load.subprocess, "run", spy)
+    there = target.resolve(pg15_server.uri(pg15_server.password), {})
+    found = load.run(there, sampled(there, "-- name: one\nSELECT 1;"), clients=1, seconds=1)
+    assert found.done > 0
+    assert not [word for word in seen[-1] if pg15_server.password[:16] in word]
+
+
+# Cold caches
+
+
+def test_a_cold_cache_reads_from_outside_of_shared_buffers(at: Target) -> None:
+    one = sampled(at)[:1]
+    warm = benchmark.measure(at, one, rounds=2)
+    cold = benchmark.measure(at, one, rounds=2, cold=True)
+    assert (warm.conditions.cache, cold.conditions.cache) == ("warm", "cold")
+    with target.connect(at) as conn:
+        io = "SELECT heap_blks_read FROM pg_statio_user_tables WHERE relname = 'rooms'"
+        before = conn.execute(io).fetchone()
+    benchmark.measure(at, one, rounds=2, cold=True)
+    with target.connect(at) as conn:
+        assert conn.execute(io).fetchone() > before
+        extensions = "SELECT count(*) FROM pg_extension WHERE extname = 'pg_buffercache'"
+        assert conn.execute(extensions).fetchone() == (0,)
+
+
+@pytest.mark.pg15
+def test_a_cold_cache_is_refused_where_it_cannot_be_made(pg15_server: Any) -> None:
+    one = workload.parse("-- name: one\nSELECT 1;").queries[0]
+    queries = (SampledQuery(one, ((),)),)
+    by_socket = target.resolve(pg15_server.conninfo(), {})
+    with pytest.raises(TargetError, match=r"PostgreSQL 15\..* cannot evict its buffers"):
+        benchmark.measure(by_socket, queries, cold=True)
+    by_network = target.resolve(pg15_server.uri(pg15_server.password), {})
+    with pytest.raises(TargetError, match="on a server of this machine"):
+        benchmark.measure(by_network, queries, cold=True)
+
+
+# Through the lab
+
+
+def test_a_disposable_target_is_measured_in_turns_and_both_sides_are_kept(
+    at: Target, files: Path
+) -> None:
+    with opened(at, "run") as room:
+        after = room.benchmark(budget=1)
+        comparison = room.compare(after, "")
+        price = room.price(after, comparison, "")
+        drift = room.drift(after, comparison, "")
+    assert comparison.mode == "interleaved"
+    assert [change.query for change in comparison.writes] == ["rename"]
+    assert price.extra_ms > 0
+    assert "controls moved" in drift.title
+    before = documents.measurement(Run(files / "run" / "before"))
+    again = documents.measurement(Run(files / "run"))
+    assert again == after
+    assert before.is_paired_with(again)
+    assert before.conditions.hidden == ("rooms_floor",)
+    kept = documents.comparison(Run(files / "run"))
+    assert kept == comparison
+
+
+def test_interleaving_is_refused_where_others_may_be(at: Target, files: Path) -> None:
+    with opened(at, disposable=False) as room:
+        with pytest.raises(InputError, match="do it on a clone, and say --disposable"):
+            room.benchmark(mode="interleaved")
+        with pytest.raises(InputError, match="cold for everybody"):
+            room.benchmark(cache="cold")
+        assert not room.benchmark(budget=0.5).is_interleaved
+    with opened(at) as room:
+        with pytest.raises(InputError, match="either --interleaved or --baseline"):
+            room.benchmark(mode="interleaved", baseline="run")
+        with pytest.raises(InputError, match="mode 'both' is none of"):
+            room.benchmark(mode="both")
+    Path("plan.sql").write_text("CREATE INDEX rooms_name ON rooms (name);")
+    with opened(at) as room, pytest.raises(InputError, match="nothing to interleave"):
+        room.benchmark(mode="interleaved")
+
+
+# Two runs
+
+
+def test_any_two_runs_can_be_compared_and_a_slowdown_fails(at: Target, files: Path) -> None:
+    for name, ms in (("fast", 0.004), ("slow", 0.02)):
+        with target.connect(at) as conn:
+            conn.execute(
+                f"CREATE OR REPLACE FUNCTION nap() RETURNS void LANGUAGE sql AS 'SELECT pg_sleep({ms})'"
+            )
+        Path("workload.sql").write_text("-- name: nap\nSELECT nap();\n")
+        with opened(at, name, disposable=False) as room:
+            room.benchmark(budget=2, precision=0)
+
+    def compare(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "indexlab", "compare", *words],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=os.environ,
+        )
+
+    slower = compare("fast", "slow", "--max-slowdown", "1.2")
+    assert slower.returncode == 1, slower.stderr
+    assert "nap is slower than --max-slowdown 1.2 allows" in slower.stderr
+    assert "One side was measured after the other" in slower.stdout
+    faster = compare("slow", "fast", "--max-slowdown", "1.2", "--format", "json")
+    assert faster.returncode == 0
+    assert json.loads(faster.stdout)["changes"][0]["verdict"] == "faster"
+    absent = compare("fast", "nowhere")
+    assert (absent.returncode, "cannot be read" in absent.stderr) == (2, True)
+    other = json.loads((files / "fast" / "benchmark.json").read_text()) | {"format": 2}
+    (files / "fast" / "benchmark.json").write_text(json.dumps(other))
+    newer = compare("fast", "slow")
+    assert (newer.returncode, "has format 2; this version reads format 1" in newer.stderr) == (
+        2,
+        True,
+    )
+
+
+# Sizes
+
+
+def test_exponents_of_known_growth() -> None:
+    rows = (1_000, 10_000, 100_000)
+    assert scale.exponent(rows, [0.1, 1.0, 10.0]) == pytest.approx(1)
+    assert scale.exponent(rows, [0.1, 0.1, 0.1]) == pytest.approx(0)
+    assert scale.exponent(rows, [1, 100, 10_000]) == pytest.approx(2)
+
+
+@pytest.mark.parametrize("text", ["", "1", "1,1", "0,1", "a,b", "1,-2", "1,inf"])
+def test_sizes_must_be_two_different_numbers(text: str) -> None:
+    with pytest.raises(InputError, match="is not a list of two or more different sizes"):
+        scale.parse(text)
+
+
+def test_the_demo_at_two_sizes(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "indexlab", "benchmark", "--target", "demo:20000"),
+            *("--scale", "0.1,1", "--budget", "3", "--out", str(tmp_path / "scale")),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "scale" / "scale.json").read_text())
+    assert found["rows"] == [2000, 20000]
+    by_name = {growth["query"]: growth for growth in found["growths"]}
+    badge = by_name["pending_badge"]  # counts by reading the whole table, or by an index
+    assert badge["exponent_before"] > badge["exponent_after"] + 0.2
+    assert (tmp_path / "scale" / "scale.png").read_bytes().startswith(b"\x89PNG")
+    assert "rows^" in done.stdout
+
+
+def test_sizes_are_the_demos_alone(at: Target, files: Path) -> None:
+    from indexlab.pipeline import Options, Pipeline
+
+    options = Options(at.conninfo, "plan.sql", "workload.sql", files / "s", scale="1,2")
+    with pytest.raises(InputError, match="works on the demo only"):
+        Pipeline(replace(options), lambda _text, _part: None).scaled()
+
+
+def test_a_cancelled_connection_is_no_crash_of_the_kit(at: Target) -> None:
+    text = "-- name: suicide\nSELECT pg_terminate_backend(pg_backend_pid());"
+    with pytest.raises(TargetError, match="connection was lost"):
+        benchmark.interleave(at, sampled(at, text), [("public", "rooms_floor")])
+    with psycopg.connect(at.conninfo) as conn:
+        valid = "SELECT indisvalid FROM pg_index WHERE indexrelid = 'rooms_floor'::regclass"
+        assert conn.execute(valid).fetchone() == (True,)
