@@ -12,7 +12,7 @@ import pytest
 
 from indexlab import benchmark, charts, explain
 from indexlab.benchmark import Measurement, Sample, Series
-from indexlab.charts import Chart
+from indexlab.charts import Chart, figure
 from indexlab.errors import InputError
 from indexlab.explain import Explain
 from indexlab.impact import Candidate, Impact, QueryImpact, Situation, Variant
@@ -245,7 +245,7 @@ def test_dollars_are_no_mathematics() -> None:
 
 
 def test_what_the_font_lacks_is_written_as_an_escape() -> None:
-    assert charts._plain("客🎉é") == "\\u5ba2\\U0001f389é"
+    assert figure.plain("客🎉é") == "\\u5ba2\\U0001f389é"
 
 
 def test_both_files_are_saved(tmp_path: Path) -> None:

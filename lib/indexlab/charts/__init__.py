@@ -1,0 +1,22 @@
+"""Charts; the only package that draws. Each title is the finding, each `alt` has the numbers."""
+
+from indexlab.charts.comparisons import before_after, drift, ecdf, forest, price
+from indexlab.charts.figure import Chart
+from indexlab.charts.indexes import builds, bytes_against_worth, index_sizes, worth
+from indexlab.charts.latencies import latencies, scale, writers
+
+__all__ = [
+    "Chart",
+    "before_after",
+    "builds",
+    "bytes_against_worth",
+    "drift",
+    "ecdf",
+    "forest",
+    "index_sizes",
+    "latencies",
+    "price",
+    "scale",
+    "worth",
+    "writers",
+]
