@@ -295,17 +295,17 @@ def test_the_story_on_another_server_and_schema(
 
 
 def test_answers_reach_every_stage(indexlab: Command, files: Path, pgbench15: Cluster) -> None:
-    (files / "asking.sql").write_text("CREATE INDEX mended ON pgbench_accounts (branch_no);\n")
+    (files / "asking.sql").write_text("CREATE INDEX mended ON pgbench_accounts (branch_no, aid);\n")
     inputs = ("--target", pgbench15.uri(), "--plan", "asking.sql", "--workload", "workload.sql")
     secret = {"PGPASSWORD": pgbench15.password}
     asked = indexlab("apply", *inputs, "--no-report", **secret)
     assert (asked.returncode, "cannot be applied as they are (mended)" in asked.stderr) == (2, True)
-    answer = ("--resolve", "branch_no=abalance", "--format", "json")
+    answer = ("--resolve", "branch_no=bid", "--format", "json")
     # No query of the workload needs the index: that is another question.
     done = indexlab("apply", *inputs, *answer, "--what-if", "off", **secret)  # by the notebook
     assert done.returncode == 0, done.stderr
     [step] = json.loads(done.stdout)["steps"]
-    assert (step["outcome"], "(abalance)" in step["statement"]) == ("dry_run", True)
+    assert (step["outcome"], "(bid, aid)" in step["statement"]) == ("dry_run", True)
     told = indexlab(
         *("run", *inputs, *answer, "--execute", "--no-report", "--budget", "0.5"),
         *("--what-if", "off", "--out", "reports/answered"),
