@@ -286,6 +286,14 @@ def test_the_users_own_style_changes_nothing_and_is_left_alone() -> None:
         assert mpl.rcParams["font.size"] == 30.0
 
 
+def test_a_price_says_what_is_within_the_noise() -> None:
+    chart = DRAWN["price"]()
+    rows = [text.get_text() for text in chart.figure.axes[0].texts]
+    assert any(row.endswith(", not significant") for row in rows)
+    assert any(not row.endswith(", not significant") for row in rows)
+    assert sum(", not significant" in row for row in rows) == chart.alt.count(", not significant")
+
+
 def test_no_figure_is_left_in_pyplot() -> None:
     import matplotlib.pyplot as plt
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 from indexlab import units
@@ -207,21 +207,30 @@ def _by_round(series: Series, middle: float) -> tuple[list[int], list[float]]:
 
 
 def price(found: Price, comparison: Comparison) -> Chart:
-    """Draw what each read saves beside what each write pays, per call, in milliseconds."""
+    """Draw what each read saves beside what each write pays, per call, in milliseconds.
+
+    What is within the noise of the measurement is drawn hollow and called so.
+    """
+    sure = {change.query for change in comparison.changes if change.verdict in MOVED}
     reads = [(c.query, c.before_ms - c.after_ms) for c in comparison.changes if c.kind == "read"]
     reads.sort(key=lambda row: -row[1])
     writes = [(one.query, one.extra_ms) for one in found.writes]
     title = "no write was measured: the price is not known"
     if writes and 0 < found.reads_per_write < math.inf:
-        title = f"a write is paid by {found.reads_per_write:.2g} average reads"
+        paid = found.reads_per_write
+        title = (
+            f"an average read pays for {units.count(round(1 / paid))} writes"
+            if paid <= 0.5
+            else f"{paid:.2g} average reads pay for a write"
+        )
     elif writes:
         title = "writes did not slow down" if found.extra_ms <= 0 else "no read pays for the writes"
     alt = sentence(
         title,
         iter(
             [
-                *(f"{name} saves {_signed(value)}" for name, value in reads),
-                *(f"{name} pays {_signed(value)}" for name, value in writes),
+                *(f"{name} saves {_signed(value)}{_doubt(name, sure)}" for name, value in reads),
+                *(f"{name} pays {_signed(value)}{_doubt(name, sure)}" for name, value in writes),
             ]
         ),
     )
@@ -230,20 +239,21 @@ def price(found: Price, comparison: Comparison) -> Chart:
     count = len(shown) - len(writes[:8])
     with style():
         figure, axes = new_axes(title, len(shown))
-        for row, (place, (_, value)) in enumerate(zip(places, shown, strict=True)):
+        for row, (place, (name, value)) in enumerate(zip(places, shown, strict=True)):
             is_gain = (value > 0) == (row < count)
             axes.plot(
                 max(abs(value), 1e-4),
                 place,
                 "D" if is_gain else "s",
                 color=AFTER if is_gain else WORSE,
+                markerfacecolor=None if name in sure else "white",
                 markersize=6,
             )
             word = "saves" if is_gain else "pays"
             axes.text(
                 1.02,
                 place,
-                f"{word} {units.ms(abs(value))}",
+                f"{word} {units.ms(abs(value))}{_doubt(name, sure)}",
                 transform=axes.get_yaxis_transform(),
                 va="center",
             )
@@ -256,6 +266,10 @@ def price(found: Price, comparison: Comparison) -> Chart:
             + left_out(len(shown), len(reads) + len(writes))
         )
         return chart_of(figure, title, alt)
+
+
+def _doubt(name: str, sure: Collection[str]) -> str:
+    return "" if name in sure else ", not significant"
 
 
 def _signed(ms: float) -> str:
