@@ -27,7 +27,7 @@ from indexlab import target as targets
 from indexlab import workload as workloads
 from indexlab.apply import Applied, Event, Outcome, Settings
 from indexlab.apply import journal as journals
-from indexlab.audit import Audit, StatementAudit
+from indexlab.audit import Audit
 from indexlab.benchmark import Comparison, Measurement
 from indexlab.catalog import Catalog
 from indexlab.charts import Chart
@@ -35,7 +35,7 @@ from indexlab.demo import database
 from indexlab.display import Note
 from indexlab.errors import IncompleteError, InputError
 from indexlab.impact import Impact, Trial
-from indexlab.plan import CreateIndex, IndexPlan
+from indexlab.plan import IndexPlan
 from indexlab.planning import Planner, Weighed
 from indexlab.progress import About, Progress, Tell
 from indexlab.runs import Run, documents
@@ -45,8 +45,6 @@ from indexlab.workload import Workload
 Resolutions = tuple[tuple[str, str], ...]
 SETTLED = (*auditing.KEPT, "skip")
 JOURNAL, ROLLBACK_JOURNAL = "apply.journal", "rollback.journal"
-IN_PARTS = "partitioned-table"
-"""The rule of the audit by which apply knows what it builds part by part."""
 BUDGET = 10.0
 """Seconds of measuring, over all queries of one side."""
 
@@ -302,12 +300,6 @@ def _beside(given: str, first: str, name: str) -> str:
     return given + name.removeprefix(first) if name.startswith(first) else name
 
 
-def _parted(item: StatementAudit) -> bool:
-    """Return whether apply can build part by part what one statement cannot."""
-    errors = {found.rule for found in item.findings if found.severity == "error"}
-    return item.verdict == "refuse" and errors == {IN_PARTS}
-
-
 def _telling(progress: Progress) -> Callable[[Event], None]:
     def tell(event: Event) -> None:
         fraction = None if event.percent is None else event.percent / 100
@@ -481,7 +473,7 @@ class Lab:
             )
         applied = applying.run(
             self.target,
-            self._in_parts(),
+            self._judged()[1].audit.revised,
             chosen,
             execute=execute,
             journal=None if self.run is None else self.run.path / JOURNAL,
@@ -492,17 +484,6 @@ class Lab:
             self.run.write_json("apply", documents.of_apply(applied, self.target, self.server))
         self._progress.done()
         return applied
-
-    def _in_parts(self) -> IndexPlan:
-        """Return the plan with what the audit leaves to be built part by part, in its place."""
-        audit = self._judged()[1].audit
-        kept = audit.revised
-        parts = {item.statement.line: item.statement for item in audit.statements if _parted(item)}
-        if not parts:
-            return kept
-        creates = [item for item in parts.values() if isinstance(item, CreateIndex)]
-        merged = sorted([*kept.statements, *creates], key=lambda item: item.line)
-        return replace(kept, statements=tuple(merged))
 
     def _left_out(self) -> Iterator[Outcome]:
         """Say of each statement that the audit skips why it is not a step."""
@@ -521,11 +502,7 @@ class Lab:
     def unresolved(self) -> tuple[str, ...]:
         """Return the statements that the audit refuses or asks about."""
         _, audit = self._ruled()
-        return tuple(
-            item.label
-            for item in audit.statements
-            if item.verdict not in SETTLED and not _parted(item)
-        )
+        return tuple(item.label for item in audit.statements if item.verdict not in SETTLED)
 
     def benchmark(
         self,

@@ -196,9 +196,7 @@ class Pipeline:
 
 def is_open(statement: Json) -> bool:
     """Return whether a statement of an audit keeps the plan from being applied; pure."""
-    errors = {item["rule"] for item in statement["findings"] if item["severity"] == "error"}
-    in_parts = statement["verdict"] == "refuse" and errors == {labs.IN_PARTS}
-    return statement["verdict"] in UNRESOLVED and not in_parts
+    return statement["verdict"] in UNRESOLVED
 
 
 def rollback(

@@ -7,7 +7,7 @@ from collections import Counter
 from indexlab.audit.drafts import Draft, Drafts, Scene, Together
 from indexlab.audit.naming import each_has_a_name, names_are_free, no_name_twice
 from indexlab.audit.partial import beside_partial_ones
-from indexlab.audit.partitions import built_in_parts
+from indexlab.audit.partitions import built_in_parts, unique_by_the_partition_key
 from indexlab.audit.redundancy import (
     not_covered_by_the_plan,
     not_there_already,
@@ -85,7 +85,7 @@ RULES: tuple[Together, ...] = (
     each_has_a_name,
     names_are_free,
     not_there_already,
-    built_in_parts,
+    unique_by_the_partition_key,
     no_name_twice,
     not_covered_by_the_plan,
     what_it_replaces,
@@ -94,6 +94,7 @@ RULES: tuple[Together, ...] = (
     built_concurrently,
     one_after_the_other,
     analyzed_afterwards,
+    built_in_parts,
 )
 
 

@@ -65,6 +65,24 @@ class StatementAudit:
     findings: tuple[Finding, ...] = ()
     undo: str = ""
     """The statement that takes it back; empty where nothing is run."""
+    parts: tuple[str, ...] = ()
+    """The statements that build it on a partitioned table, in order; elsewhere none."""
+    restores: tuple[str, ...] = ()
+    """What builds again, after `undo`, the indexes that were there before and went with it."""
+
+    @property
+    def sequence(self) -> tuple[str, ...]:
+        """The statements to run, one after the other, without semicolons."""
+        if self.revised is None:
+            return ()
+        return self.parts or (statement_sql(self.revised),)
+
+    @property
+    def backwards(self) -> tuple[str, ...]:
+        """The statements that take it back, without semicolons."""
+        if self.revised is None or not self.undo:
+            return ()
+        return (self.undo, *self.restores)
 
     @property
     def why(self) -> str:
