@@ -203,6 +203,12 @@ _applying = _options(
         help="Make constraints of the unique indexes.",
     ),
     click.option(
+        "--drop-replaced",
+        is_flag=True,
+        default=None,
+        help="Drop what the new indexes replace; in run, if no query became slower.",
+    ),
+    click.option(
         "--show-values",
         is_flag=True,
         default=None,
@@ -211,7 +217,7 @@ _applying = _options(
 )
 SETTINGS = (
     *("lock_wait", "max_wait", "jobs", "memory", "max_lag", "min_free", "window"),
-    *("allow_blocking", "attach_constraint", "show_values"),
+    *("allow_blocking", "attach_constraint", "drop_replaced", "show_values"),
 )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import atexit
 import re
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -227,12 +227,7 @@ def roll_back(
         spec = documents.target_of(run) if target is None else target
         outcomes = documents.outcomes(run)
     progress = Progress(tell)
-    with ExitStack() as holding:
-        reached = (
-            holding.enter_context(database.opened(spec, progress=progress.tell))
-            if database.is_demo(spec)
-            else targets.resolve(spec)
-        )
+    with _reached(spec, progress) as reached:
         applied = applying.rollback(
             reached,
             outcomes,
@@ -245,6 +240,67 @@ def roll_back(
             run.write_json("rollback", documents.of_apply(applied, reached, _server(reached)))
     progress.done()
     return applied
+
+
+def drop_replaced(
+    run: Run, target: Target | None, spec: str, *, settings: str = "", tell: Tell | None = None
+) -> Applied:
+    """Drop what the indexes of a run have replaced, as its audit says.
+
+    The plan is looked at again, so that each index is dropped behind a valid one. Adds to the run's
+    `apply.json` and `apply.journal`.
+
+    Args:
+        run: that has been audited and applied.
+        target: the database; None for the demo.
+        spec: as for --target.
+        settings: as `Settings.parse` reads them.
+        tell: is told what goes on.
+
+    Raises:
+        InputError: an index must stay after all.
+        TargetError: the target cannot be reached or does not allow it.
+        IncompleteError: an index could not be dropped; `apply.json` says what stands.
+    """
+    before, progress = documents.outcomes(run), Progress(tell)
+    plan = _with_drops(
+        plans.read(run.path / "revised_plan.sql"), tuple(run.read_json("audit")["replaced"])
+    )
+    with _reached(spec, progress, target) as reached:
+        applied = applying.run(
+            reached,
+            plan,
+            Settings.parse(settings),
+            execute=True,
+            journal=run.path / JOURNAL,
+            on_event=_telling(progress),
+        )
+        known = {(item.index, item.statement) for item in before}
+        added = tuple(i for i in applied.outcomes if (i.index, i.statement) not in known)
+        whole = replace(applied, outcomes=(*before, *added))
+        run.write_json("apply", documents.of_apply(whole, reached, _server(reached)))
+    progress.done()
+    if not whole.complete:
+        raise IncompleteError(documents.incomplete(whole))
+    return whole
+
+
+def _with_drops(plan: IndexPlan, drops: tuple[str, ...]) -> IndexPlan:
+    """Return a plan that ends with these statements; pure."""
+    if not drops:
+        return plan
+    added = plans.parse(";\n".join(drops), "what the plan replaces").statements
+    return replace(plan, statements=(*plan.statements, *added))
+
+
+@contextmanager
+def _reached(spec: str, progress: Progress, target: Target | None = None) -> Iterator[Target]:
+    """Hold the demo while it is worked on, or find out what another --target means."""
+    if database.is_demo(spec):
+        with database.opened(spec, progress=progress.tell) as reached:
+            yield reached
+    else:
+        yield targets.resolve(spec) if target is None else target
 
 
 def _server(target: Target) -> Server:
@@ -471,9 +527,10 @@ class Lab:
                 f"applied as they are ({', '.join(unresolved)}): mend them, or apply "
                 "revised_plan.sql of the audit, which leaves them out"
             )
+        audit = self._judged()[1].audit
         applied = applying.run(
             self.target,
-            self._judged()[1].audit.revised,
+            _with_drops(audit.revised, audit.replaced if chosen.drop_replaced else ()),
             chosen,
             execute=execute,
             journal=None if self.run is None else self.run.path / JOURNAL,

@@ -159,6 +159,25 @@ class Audit:
         return tuple(item for item in self.statements if item.verdict in KEPT)
 
     @property
+    def replaced(self) -> tuple[str, ...]:
+        """The statements that drop what planned indexes make superfluous, once those are valid.
+
+        Only what a planned index covers by its definition, with nothing to be said for keeping it,
+        and what can be dropped CONCURRENTLY.
+        """
+        names = {
+            finding.subject
+            for item in self.kept
+            for finding in item.findings
+            if finding.rule == "replaces-index" and finding.fix and not finding.suppressed
+        }
+        return tuple(
+            item.drop
+            for item in self.existing
+            if item.label in names and item.drop.startswith("DROP INDEX CONCURRENTLY ")
+        )
+
+    @property
     def summary(self) -> str:
         """The verdicts in one line.
 
