@@ -502,6 +502,50 @@ def test_rule_28_names_are_cut_at_63_bytes_and_shared_with_all_relations(told: T
     assert "name-twice" in rules(item)
 
 
+def test_rule_28_a_name_goes_with_the_statement_that_is_left_out(
+    conn: psycopg.Connection,
+) -> None:
+    scenes = {
+        # left out for what exists, or for what is planned: the next one takes the name
+        "CREATE INDEX n ON t (a); CREATE INDEX n ON t (b)": ["skip", "build"],
+        "CREATE INDEX n ON t (b); CREATE INDEX n ON t (n); CREATE INDEX m ON t (b, a)": [
+            *("skip", "build", "build")
+        ],
+        "CREATE INDEX n ON t (b); CREATE INDEX IF NOT EXISTS n ON t (b, a)": ["skip", "build"],
+        # refused: the next one takes the name
+        "CREATE INDEX n ON t (nothing_like_it); CREATE INDEX n ON t (b)": ["refuse", "build"],
+        # built: it holds its name
+        "CREATE INDEX n ON t (b); CREATE INDEX IF NOT EXISTS n ON t (n)": ["build", "refuse"],
+        "CREATE INDEX n ON t (b); CREATE INDEX n ON t (b)": ["build", "skip"],
+        # who loses its name is nobody's keeper
+        "CREATE INDEX n ON t (b); CREATE INDEX n ON t (s, a); CREATE INDEX m ON t (s)": [
+            *("build", "refuse", "build")
+        ],
+        # and so on: m is built when its keeper is refused, and the later m is not
+        "CREATE INDEX n ON t (b); CREATE INDEX m ON t (s); CREATE INDEX n ON t (s, a);"
+        "CREATE INDEX m ON t (n)": ["build", "build", "refuse", "refuse"],
+        # what the plan drops before leaves its name, and afterwards is too late
+        "DROP INDEX e; CREATE INDEX e ON t (b)": ["build", "build"],
+        "CREATE INDEX e ON t (b); DROP INDEX e": ["refuse", "build"],
+    }
+    for text, verdicts in scenes.items():
+        conn.execute(f"DROP TABLE IF EXISTS t; {T} CREATE INDEX e ON t (a)")
+        audit = auditing.read(conn, plan.parse(text))[1]
+        assert [item.verdict for item in audit.statements] == verdicts, text
+        for item in audit.kept:
+            conn.execute(item.revised.text)
+
+
+def test_a_comment_goes_with_the_index_that_it_speaks_of(conn: psycopg.Connection) -> None:
+    conn.execute(T + "CREATE INDEX e ON t (a)")
+    text = (
+        "CREATE INDEX n ON t (a);\nCOMMENT ON INDEX n IS 'one';\n"
+        "CREATE INDEX n ON t (b);\nCOMMENT ON INDEX n IS 'other';"
+    )
+    audit = auditing.read(conn, plan.parse(text))[1]
+    assert [comment.comment for comment in audit.revised.comments] == ["other"]
+
+
 def test_rule_29_if_not_exists_compares_names_only(told: Told) -> None:
     existing = T + "CREATE INDEX i ON t (a)"
     assert "exists" in rules(told(existing, "CREATE INDEX IF NOT EXISTS i ON t (a)"))
@@ -637,7 +681,10 @@ def test_rule_35_a_row_of_nulls_is_no_null_to_an_index(
     assert told(pair + "INSERT INTO pairs VALUES (NULL), (NULL)", planned).verdict == "build"
 
 
-WIDE = "(SELECT string_agg(md5(n::text), '') FROM generate_series(1, 100) AS n)"
+WIDE = (
+    "(SELECT left(string_agg(encode(sha256(n::text::bytea), 'base64'), ''), 3200)"
+    " FROM generate_series(1, 100) AS n)"
+)
 
 
 @pytest.mark.parametrize("planned", ["t (s)", "t (a, s)", "t (a) INCLUDE (s)", "t (s) WHERE a = 2"])
@@ -650,6 +697,31 @@ def test_rule_35_a_value_beyond_a_third_of_a_page_is_found_before_the_build(
     assert (item.verdict, "3,200 bytes" in message(item, "wide-key")) == ("refuse", True)
     with pytest.raises(psycopg.errors.ProgramLimitExceeded):
         conn.execute(f"CREATE INDEX i ON {planned}")
+
+
+def test_rule_35_what_an_index_compresses_is_no_error(told: Told, conn: psycopg.Connection) -> None:
+    """A value of a column that was EXTERNAL once is not compressed, but the index does it."""
+    once = T + (
+        "ALTER TABLE t ALTER s SET STORAGE EXTERNAL;"
+        "INSERT INTO t (a, n, s) VALUES (2, 0, repeat('a', 20000))"
+    )
+    item = told(once + "; ALTER TABLE t ALTER s SET STORAGE EXTENDED", "CREATE INDEX i ON t (s)")
+    assert (item.verdict, "wide-key" in rules(item)) == ("build", True)
+    item = told(once, "CREATE INDEX i ON t (s)")
+    assert (item.verdict, "wide-key" in rules(item)) == ("refuse", True)
+    with pytest.raises(psycopg.errors.ProgramLimitExceeded):
+        conn.execute("CREATE INDEX i ON t (s)")
+    packed = f"INSERT INTO t (a, n, s) VALUES (2, 0, repeat({WIDE}, 2))"
+    item = told(T + packed, "CREATE INDEX i ON t (s)")
+    assert (item.verdict, "wide-key" in rules(item)) == ("refuse", True)
+    with pytest.raises(psycopg.errors.ProgramLimitExceeded):
+        conn.execute("CREATE INDEX i ON t (s)")
+    inline = "ALTER TABLE t SET (toast_tuple_target = 8160);"
+    item = told(
+        T + inline + "INSERT INTO t (a, n, s) VALUES (2, 0, repeat('ab', 1800)), (2, 0, 'x')",
+        "CREATE INDEX i ON t (s)",
+    )
+    assert item.verdict == "build"
 
 
 def test_rule_35_a_long_value_that_fits_is_built(told: Told) -> None:

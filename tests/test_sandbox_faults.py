@@ -23,6 +23,7 @@ from psycopg import sql
 from indexlab import catalog, embedded, explain, plan, target, workload
 from indexlab.embedded import Server
 from indexlab.embedded.account import choose_account
+from indexlab.embedded.watcher import processes, tag_of
 from indexlab.errors import SandboxError
 from indexlab.sandbox import Sandbox, databases, open_hypopg, open_sandbox
 from indexlab.sandbox.files import Files
@@ -647,11 +648,84 @@ def test_a_sandbox_that_cannot_be_made_leaves_nothing(
     with psycopg.connect(database.conninfo) as other:
         other.execute("LOCK TABLE t")
         with (
-            pytest.raises(SandboxError, match=r"lock"),
+            pytest.raises(SandboxError, match=BUDGET),
             open_sandbox(database, snapshot, None, work),
         ):
             pass
+        waiting = conn.execute("SELECT count(*) FROM pg_locks WHERE NOT granted")
+        assert waiting.fetchone() == (0,)
     assert set(cluster.databases()) == before
+
+
+BUDGET = r"another session keeps .* locked: waited 5 s .* try again"
+
+
+def test_a_view_that_is_being_replaced_is_not_waited_for_either(
+    database: Target, conn: psycopg.Connection
+):
+    """Only pg_dump comes by a view's lock, and by none that its own limit is for."""
+    conn.execute("CREATE TABLE t (a int)")
+    conn.execute("CREATE VIEW v AS SELECT * FROM t")
+    snapshot = catalog.read(conn)
+    work = workload.parse("-- name: q\nSELECT * FROM v")
+    with psycopg.connect(database.conninfo) as other:
+        other.execute("SET idle_in_transaction_session_timeout = '60s'")  # were there no end
+        other.commit()
+        other.execute("CREATE OR REPLACE VIEW v AS SELECT * FROM t WHERE a > 0")
+        with (
+            pytest.raises(SandboxError, match=r"another session keeps public\.v locked"),
+            open_sandbox(database, snapshot, None, work),
+        ):
+            pass
+        other.rollback()
+
+
+def test_a_lock_on_another_table_is_not_waited_for(database: Target, conn: psycopg.Connection):
+    conn.execute("CREATE TABLE t (a int PRIMARY KEY)")
+    conn.execute("CREATE TABLE other (a int PRIMARY KEY)")
+    snapshot = catalog.read(conn)
+    work = workload.parse("-- name: q\nSELECT * FROM t")
+    with psycopg.connect(database.conninfo) as session:
+        session.execute("LOCK TABLE other")
+        with open_sandbox(database, snapshot, None, work) as sandbox:
+            assert agrees(sandbox, conn, "SELECT * FROM t")
+
+
+def test_a_cluster_that_does_not_start_is_made_afresh_and_stopped(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    monkeypatch.setenv("INDEXLAB_HOME", str(tmp_path))
+
+    def stopped(tag: str) -> bool:
+        deadline = time.monotonic() + 60
+        while any(processes(tag)) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        return not any(processes(tag))
+
+    with databases.cluster() as first:
+        tag = tag_of(first.data_dir)
+    assert stopped(tag)
+    (first.data_dir / "global" / "pg_control").write_bytes(b"spoilt")
+    with databases.cluster() as second:
+        # By its tag whoever watched the broken one finds it.
+        assert tag_of(second.data_dir) == tag
+        assert second.databases() == ("postgres",)
+        running, _ = processes(tag)
+        assert len(running) == 1
+    assert stopped(tag)
+    assert not said_by(running[0])
+    shutil.rmtree(second.data_dir / "base")  # as when its maker was killed
+    (second.data_dir / "PG_VERSION").unlink()
+    with databases.cluster() as third:
+        assert third.databases() == ("postgres",)
+    assert stopped(tag)
+
+
+def said_by(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()  # empty for a zombie
+    except OSError:
+        return b""
 
 
 def test_files_are_private(cluster: Server):

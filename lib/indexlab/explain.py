@@ -258,22 +258,20 @@ def run(
     Raises:
         psycopg.Error: whatever the server says.
     """
-    # psycopg's SQL() holds literal text; a statement of the user is a whole text of its own.
-    explain = sql.SQL(_options(conn.info.server_version, analyze=analyze, generic=generic))
+    options = _options(conn.info.server_version, analyze=analyze, generic=generic)
     with psycopg.RawCursor(conn, row_factory=tuple_row) as cursor:
         if prepared:
             arguments = sql.SQL(", ").join(sql.Literal(value) for value in values)
             call = sql.SQL("EXECUTE ") + sql.Identifier(prepared)
             cursor.execute(
-                explain + (call + sql.SQL("(") + arguments + sql.SQL(")") if values else call),
+                sql.SQL(options)
+                + (call + sql.SQL("(") + arguments + sql.SQL(")") if values else call),
                 prepare=False,
             )
         else:
-            cursor.execute(
-                explain + sql.SQL(statement),
-                list(values) or None,
-                prepare=False,
-            )
+            # A statement of the user is a whole text, into which nothing is composed.
+            text = (options + statement).encode(conn.info.encoding)
+            cursor.execute(text, list(values) or None, prepare=False)
         row = cursor.fetchone()
     assert row is not None
     return parse(row[0])
@@ -348,13 +346,13 @@ def _node(raw: Mapping[str, Any]) -> Node:
         actual_rows=_number(raw.get("Actual Rows")),
         actual_loops=_number(raw.get("Actual Loops")),
         actual_ms=_number(raw.get("Actual Total Time")),
-        conditions=tuple((name, _words(raw[name])) for name in CONDITIONS if name in raw),
-        rows_removed=float(sum(raw.get(name, 0) for name in REMOVED)),
+        conditions=tuple([(name, _words(raw[name])) for name in CONDITIONS if name in raw]),
+        rows_removed=float(sum([raw[name] for name in REMOVED if name in raw])),
         shared_hit=raw.get("Shared Hit Blocks", 0),
         shared_read=raw.get("Shared Read Blocks", 0),
         subplan=raw.get("Subplan Name", ""),
         disabled=bool(raw.get("Disabled", False)),
-        children=tuple(_node(child) for child in raw.get("Plans", ())),
+        children=tuple(map(_node, raw.get("Plans", ()))),
     )
 
 

@@ -42,7 +42,7 @@ class Rows:
     refusal: str = ""
     """Why an expression fails on a row; without the value, which is nobody's business."""
     widest_value: int = 0
-    """Bytes of the largest stored value of a key, as it is stored."""
+    """Bytes of the largest stored value of a key that an index cannot make smaller."""
     widest_row: int = 0
     """Bytes of all keys of a row together, at most; expressions before compression."""
     unread: str = ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -243,18 +244,42 @@ def _revision(draft: Draft) -> CreateIndex:
 
 def _revised(plan: IndexPlan, statements: tuple[StatementAudit, ...]) -> Iterator[PlanStatement]:
     """Return the statements to run, each comment behind its index."""
-    comments = plan.comments
+    named: defaultdict[str, list[StatementAudit]] = defaultdict(list)
+    for item in statements:
+        if isinstance(item.statement, CreateIndex):
+            named[item.label].append(item)
+    owned: defaultdict[str, list[tuple[CommentOnIndex, StatementAudit]]] = defaultdict(list)
+    for comment in plan.comments:
+        owner = _owner(comment, named[comment.name.name])
+        if owner is not None:
+            owned[owner.label].append((comment, owner))
     for item in statements:
         if item.revised is None:
             continue
         yield item.revised
         if isinstance(item.revised, CreateIndex):
-            yield from (_comment(item.revised, c) for c in comments if _is_on(c, item))
+            mine = (c for c, owner in owned[item.label] if _same_index(owner, item))
+            yield from (_comment(item.revised, comment) for comment in mine)
 
 
-def _is_on(comment: CommentOnIndex, item: StatementAudit) -> bool:
-    schemas = (None, item.table.schema)
-    return comment.name.name == item.label and comment.name.schema in schemas
+def _owner(comment: CommentOnIndex, named: Iterable[StatementAudit]) -> StatementAudit | None:
+    """Return the statement that a comment speaks of: the nearest of this name above it."""
+    schema = comment.name.schema
+    fitting = [i for i in named if schema is None or i.table.schema in (None, schema)]
+    above = [item for item in fitting if item.statement.line < comment.line]
+    return next(iter(above[-1:] or fitting), None)
+
+
+def _same_index(one: StatementAudit, other: StatementAudit) -> bool:
+    """Return whether two statements are for one index, as when a plan has it twice."""
+    return one is other or (
+        one.label == other.label and one.table == other.table and _bare(one) == _bare(other)
+    )
+
+
+def _bare(item: StatementAudit) -> str:
+    assert isinstance(item.statement, CreateIndex)
+    return item.statement.index.revise(concurrently=False, if_not_exists=False).sql
 
 
 def _comment(statement: CreateIndex, comment: CommentOnIndex) -> CommentOnIndex:

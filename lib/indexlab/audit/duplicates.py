@@ -8,18 +8,11 @@ from typing import Any
 import psycopg
 from psycopg import sql as compose
 
-from indexlab import units
 from indexlab.audit.answers import Answer, Duplicates
+from indexlab.audit.bounded import not_to_be_read, one_row, too_long
 from indexlab.audit.drafts import Draft
 from indexlab.catalog import Catalog, Index, Relation
 
-TIMEOUT_MS = 5_000
-LARGEST_BYTES = 1 << 30
-"""Tables above this size are not read."""
-
-LIMITS = """
-SELECT pg_catalog.set_config('statement_timeout', %s, true)
-"""
 # The planned index compares as the types' own equality does; NULLs are equal only if it says so.
 COUNT = """
 SELECT count(*),
@@ -67,27 +60,14 @@ def _counted(conn: psycopg.Connection[Any], catalog: Catalog, draft: Draft) -> D
     if why:
         return Duplicates(statement, uncounted=why)
     try:
-        with conn.transaction():
-            conn.execute("SET TRANSACTION READ ONLY")
-            conn.execute(LIMITS, [str(TIMEOUT_MS)])
-            row = conn.execute(_query(draft, table)).fetchone()
+        groups, rows = one_row(conn, _query(draft, table))
     except psycopg.errors.QueryCanceled:
-        return Duplicates(statement, uncounted=f"that took more than {TIMEOUT_MS // 1000} s")
-    except psycopg.OperationalError:
-        raise
+        return Duplicates(statement, uncounted=too_long())
     except psycopg.Error as error:
+        if conn.closed:
+            raise
         return Duplicates(statement, uncounted=error.diag.message_primary or str(error))
-    groups, rows = row or (0, 0)
     return Duplicates(statement, groups, rows)
-
-
-def not_to_be_read(table: Relation) -> str:
-    """Say why the rows of a table are left alone; empty if they may be read. Pure."""
-    if not table.readable:
-        return "the role may not read the table"
-    if table.bytes > LARGEST_BYTES:
-        return f"the table has {units.size(table.bytes)}"
-    return ""
 
 
 def _enforced_already(catalog: Catalog, wanted: Index) -> bool:

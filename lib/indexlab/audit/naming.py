@@ -11,7 +11,6 @@ from indexlab.audit.covering import drop_sql
 from indexlab.audit.drafts import Draft, Drafts, Facts, Scene, index_evidence
 from indexlab.catalog import Index
 from indexlab.plan import IndexDef
-from indexlab.sql import RelationName
 
 
 def its_length(_facts: Facts, draft: Draft) -> Draft:
@@ -167,38 +166,4 @@ def _exists_but_invalid(scene: Scene, draft: Draft, existing: Index, silently: s
         subject=name,
         evidence=index_evidence(existing),
         fix=drop_sql(scene.catalog, existing),
-    )
-
-
-def no_name_twice(_scene: Scene, drafts: Drafts) -> Drafts:
-    """Rule 28 between the statements, after the names are cut to 63 bytes."""
-    settled: list[Draft] = []
-    first: dict[RelationName, Draft] = {}
-    for draft in drafts:
-        if draft.verdict is None and draft.wanted is not None:
-            earlier = first.setdefault(draft.wanted.qualified, draft)
-            settled.append(draft if earlier is draft else _named_twice(draft, earlier))
-        else:
-            settled.append(draft)
-    return tuple(settled)
-
-
-def _named_twice(draft: Draft, earlier: Draft) -> Draft:
-    line = earlier.statement.line
-    if earlier.planned().equals(draft.planned()):
-        return draft.found(
-            "duplicate-in-plan",
-            "warning",
-            f"{draft.label} is in the plan already, on line {line}",
-            evidence=(("line", line),),
-            fix="leave the statement out",
-            verdict="skip",
-        )
-    return draft.found(
-        "name-twice",
-        "error",
-        f"{draft.label} is the name of another index already, on line {line}",
-        evidence=(("line", line), ("definition", earlier.index.sql)),
-        fix="choose another name",
-        verdict="refuse",
     )

@@ -1,19 +1,16 @@
-"""What makes a statement superfluous, and what a statement makes superfluous.
+"""Which existing index makes a statement superfluous, and which one a statement makes superfluous.
 
-A statement is dropped from the plan only for a keeper that stays: an existing index that the plan
-does not drop, or a statement that is built.
+Only an index that the plan does not drop makes a statement superfluous.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 
 from indexlab import sql
 from indexlab.audit.covering import (
     Beside,
-    Cover,
     cautions,
     cover,
     drop_sql,
@@ -70,78 +67,6 @@ def _storage_difference(existing: Index, wanted: Index) -> str:
     if existing.tablespace != wanted.tablespace and wanted.tablespace:
         differences.append(f"its tablespace is not {wanted.tablespace}")
     return f" ({'; '.join(differences)})" if differences else ""
-
-
-def not_covered_by_the_plan(_scene: Scene, drafts: Drafts) -> Drafts:
-    """Rules 1 to 9 between the statements; rule 7: what is left out has a keeper that is built."""
-    by_table: defaultdict[int, list[Draft]] = defaultdict(list)
-    for draft in drafts:
-        if draft.verdict is None:
-            by_table[draft.planned().table].append(draft)
-    built = {table: _Built.of(those) for table, those in by_table.items()}
-    return tuple(
-        draft
-        if draft.wanted is None or draft.wanted.table not in built
-        else _not_covered(draft, built[draft.wanted.table])
-        for draft in drafts
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class _Built:
-    """The statements on one table that are to be built."""
-
-    drafts: tuple[Draft, ...]
-    beside: Beside
-    last: frozenset[int]
-    """Places in the plan of those that none of the others covers."""
-
-    @classmethod
-    def of(cls, drafts: Iterable[Draft]) -> _Built:
-        those = tuple(drafts)
-        places = frozenset(draft.place for draft in those)
-        built = cls(those, Beside(tuple(draft.planned() for draft in those)), places)
-        last = frozenset(draft.place for draft in those if not any(built.keepers(draft)))
-        return replace(built, last=last)
-
-    def keepers(self, draft: Draft) -> Iterator[tuple[Draft, Cover]]:
-        """Find the last ones that cover a draft; of equal ones, the first covers the others."""
-        for other in (self.drafts[place] for place in self.beside.wider(draft.planned())):
-            if other is draft or other.place not in self.last:
-                continue
-            found = cover(other.planned(), draft.planned())
-            if found is not None and (
-                other.place < draft.place or cover(draft.planned(), other.planned()) is None
-            ):
-                yield other, found
-
-
-def _not_covered(draft: Draft, built: _Built) -> Draft:
-    if draft.verdict not in (None, "skip"):
-        return draft
-    if any(finding.rule == "duplicate-in-plan" for finding in draft.findings):
-        return draft
-    # Some keeper is itself covered by none: covering is a strict order among the statements.
-    keepers = list(built.keepers(draft))
-    if not keepers:
-        return draft
-    keeper, found = max(keepers, key=lambda item: len(item[0].planned().keys))
-    same = found.how == "duplicate"
-    rule = "duplicate-in-plan" if same else "covered-by-planned"
-    return draft.found(
-        rule,
-        "warning",
-        f"{draft.label} is redundant: the planned {keeper.label} (line {keeper.statement.line}) "
-        f"{found.words}",
-        subject=keeper.label,
-        evidence=(
-            ("index", keeper.label),
-            ("line", keeper.statement.line),
-            ("definition", keeper.index.sql),
-        ),
-        fix="leave the statement out",
-        verdict=draft.left_out_unless(rule),
-    )
 
 
 def what_it_replaces(scene: Scene, drafts: Drafts) -> Drafts:

@@ -14,11 +14,13 @@ import psycopg
 from psycopg import sql as compose
 
 from indexlab.audit.answers import Answer, Rows
+from indexlab.audit.bounded import not_to_be_read, one_row, too_long
 from indexlab.audit.drafts import Draft
-from indexlab.audit.duplicates import LIMITS, TIMEOUT_MS, not_to_be_read
 
 METHODS = ("btree", "brin")
 """The methods that store whole values on their pages, and so have a limit."""
+BTREE_MOST = 2704
+"""Bytes that a key of a btree may take: BTMaxItemSize."""
 
 # Any value beyond a quarter of a page is out of line, unless its column forbids it.
 OUT_OF_LINE = """
@@ -31,10 +33,40 @@ SELECT c.oid::bigint
 """
 READ = """
 SELECT COALESCE(max(GREATEST({stored})), 0)::bigint,
+       COALESCE(max(GREATEST({final})), 0)::bigint,
        COALESCE(max({together}), 0)::bigint
   FROM ONLY {table}
  WHERE ({predicate})
 """
+# An index takes a compressed value as it is, and compresses another one unless its column forbids.
+FINAL = """
+CASE WHEN {compressed}
+       OR (SELECT a.attstorage IN ('e', 'p')
+             FROM pg_catalog.pg_attribute AS a
+            WHERE a.attrelid = {oid}
+              AND a.attname = {name})
+     THEN pg_catalog.pg_column_size({column})
+END
+"""
+COMPRESSED = "pg_catalog.pg_column_compression({column}) IS NOT NULL"
+COMPRESSION = 140000
+"""The first version that tells whether a value is compressed."""
+# Both pglz and lz4 write at least as many bytes as there are different runs of three, less a few: a
+# run that is new is no beginning of a match, and at most two (three) new ones reach into each match.
+RUNS = """
+SELECT count(DISTINCT substring(w.bytes FROM s.place FOR 3))
+  FROM (SELECT substring(pg_catalog.convert_to({column}::text, pg_catalog.getdatabaseencoding())
+                         FROM 1 FOR 16000) AS bytes
+          FROM ONLY {table}
+         WHERE ({predicate})
+           AND pg_catalog.pg_typeof({column})::oid IN (25, 1042, 1043)
+           AND pg_catalog.pg_column_size({column}) > 2704
+         ORDER BY pg_catalog.pg_column_size({column}) DESC
+         LIMIT 1) AS w
+ CROSS JOIN generate_series(1, length(w.bytes) - 2) AS s (place)
+"""
+SURELY_WIDE = 2720
+"""Runs that make a compressed value too wide for a btree, headers and the like included."""
 
 
 def read(
@@ -81,20 +113,28 @@ def _read(conn: psycopg.Connection[Any], draft: Draft) -> Rows:
     if why:
         return Rows(statement, unread=why)
     try:
-        with conn.transaction():
-            conn.execute("SET TRANSACTION READ ONLY")
-            conn.execute(LIMITS, [str(TIMEOUT_MS)])
-            row = conn.execute(_query(draft)).fetchone()
+        widest, final, together = one_row(conn, _query(draft, conn.info.server_version))
+        if widest > BTREE_MOST >= final and draft.planned().method == "btree":
+            final = _surely(conn, draft, widest)
     except psycopg.errors.QueryCanceled:
-        return Rows(statement, unread=f"that took more than {TIMEOUT_MS // 1000} s")
-    except psycopg.OperationalError:
-        raise
+        return Rows(statement, unread=too_long())
     except psycopg.DataError as error:
         return Rows(statement, refusal=_words(error))
     except psycopg.Error as error:
+        if conn.closed:
+            raise
         return Rows(statement, unread=_words(error))
-    value, together = row or (0, 0)
-    return Rows(statement, widest_value=value, widest_row=together)
+    return Rows(statement, widest_value=final, widest_row=together)
+
+
+def _surely(conn: psycopg.Connection[Any], draft: Draft, widest: int) -> int:
+    """Return the widest value if no compression makes it fit, and else nothing; reads only."""
+    for name in _columns(draft):
+        query = compose.SQL(RUNS).format(column=compose.Identifier(name), **_rows_of(draft))
+        (runs,) = one_row(conn, query)
+        if runs > SURELY_WIDE:
+            return widest
+    return 0
 
 
 def _words(error: psycopg.Error) -> str:
@@ -103,22 +143,41 @@ def _words(error: psycopg.Error) -> str:
     return f"{name.strip()} ({error.sqlstate})"
 
 
-def _query(draft: Draft) -> compose.Composed:
-    index, table = draft.index, draft.table()
-    columns = [key.column for key in index.keys if key.column] + [*index.include]
-    stored = [
-        compose.SQL("pg_catalog.pg_column_size({})").format(compose.Identifier(name))
-        for name in columns
+def _columns(draft: Draft) -> tuple[str, ...]:
+    return (*(key.column for key in draft.index.keys if key.column), *draft.index.include)
+
+
+def _rows_of(draft: Draft) -> dict[str, compose.Composable]:
+    return {
+        "table": compose.Identifier(draft.table().schema, draft.table().name),
+        "predicate": compose.SQL(draft.index.predicate or "true"),
+    }
+
+
+def _query(draft: Draft, server: int) -> compose.Composed:
+    columns = {name: compose.Identifier(name) for name in _columns(draft)}
+    size = compose.SQL("pg_catalog.pg_column_size({})")
+    stored = [size.format(column) for column in columns.values()]
+    final = [
+        compose.SQL(FINAL).format(
+            compressed=compose.SQL(COMPRESSED if server >= COMPRESSION else "false").format(
+                column=column
+            ),
+            oid=compose.Literal(draft.table().oid),
+            name=compose.Literal(name),
+            column=column,
+        )
+        for name, column in columns.items()
     ]
     computed = [
-        compose.SQL("pg_catalog.pg_column_size(({}))").format(compose.SQL(key.expression))
-        for key in index.keys
+        size.format(compose.SQL("({})").format(compose.SQL(key.expression)))
+        for key in draft.index.keys
         if key.column is None
     ]
-    together = [compose.SQL("COALESCE({}, 0)").format(size) for size in (*stored, *computed)]
+    together = [compose.SQL("COALESCE({}, 0)").format(item) for item in (*stored, *computed)]
     return compose.SQL(READ).format(
         stored=compose.SQL(", ").join([compose.SQL("0"), *stored]),
+        final=compose.SQL(", ").join([compose.SQL("0"), *final]),
         together=compose.SQL(" + ").join(together),
-        table=compose.Identifier(table.schema, table.name),
-        predicate=compose.SQL(index.predicate or "true"),
+        **_rows_of(draft),
     )

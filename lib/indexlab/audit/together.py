@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections import Counter
 
 from indexlab.audit.drafts import Draft, Drafts, Scene, Together
-from indexlab.audit.naming import each_has_a_name, names_are_free, no_name_twice
+from indexlab.audit.naming import each_has_a_name, names_are_free
 from indexlab.audit.partial import beside_partial_ones
 from indexlab.audit.partitions import built_in_parts, unique_by_the_partition_key
 from indexlab.audit.redundancy import (
-    not_covered_by_the_plan,
     not_there_already,
     the_same_backwards,
     what_it_replaces,
 )
+from indexlab.audit.rivals import one_for_each_name_and_use
 
 
 def built_concurrently(_scene: Scene, drafts: Drafts) -> Drafts:
@@ -86,8 +86,7 @@ RULES: tuple[Together, ...] = (
     names_are_free,
     not_there_already,
     unique_by_the_partition_key,
-    no_name_twice,
-    not_covered_by_the_plan,
+    one_for_each_name_and_use,
     what_it_replaces,
     the_same_backwards,
     beside_partial_ones,

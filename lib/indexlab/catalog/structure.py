@@ -82,6 +82,7 @@ def read_structure(
         # With nothing on the path, the server qualifies every name that it writes.
         conn.execute("SET TRANSACTION READ ONLY")
         conn.execute("SET LOCAL search_path = ''")
+        conn.execute("SET LOCAL jit = off")  # to compile these queries takes longer than they do
         types = _rows(conn, CopiedType, TYPES, wanted)
         return Structure(
             columns=_rows(conn, CopiedColumn, COPIED_COLUMNS, wanted),
@@ -124,25 +125,27 @@ SELECT a.attrelid::bigint AS "table",
 """
 
 # The functions that are named, and those that their definitions name; rather too many of them.
+# Materialized, as else the definition is written anew for each function of the system.
 CALLED = """
-called AS (
-    SELECT p.oid
+own AS MATERIALIZED (
+    SELECT p.oid,
+           p.proname::text AS name,
+           l.lanname IN ('c', 'internal') AS opaque
       FROM pg_catalog.pg_proc AS p
       JOIN pg_catalog.pg_namespace AS n ON n.oid = p.pronamespace
-     WHERE p.proname = ANY (%(names)s::text[])
-       AND p.prokind = 'f'
+      JOIN pg_catalog.pg_language AS l ON l.oid = p.prolang
+     WHERE p.prokind = 'f'
        AND n.nspname NOT IN ('pg_catalog', 'information_schema')
+), called AS (
+    SELECT o.oid,
+           CASE WHEN o.opaque THEN '' ELSE pg_catalog.pg_get_functiondef(o.oid) END AS body
+      FROM own AS o
+     WHERE o.name = ANY (%(names)s::text[])
      UNION
-    SELECT q.oid
+    SELECT o.oid,
+           CASE WHEN o.opaque THEN '' ELSE pg_catalog.pg_get_functiondef(o.oid) END
       FROM called AS c
-      JOIN pg_catalog.pg_proc AS p ON p.oid = c.oid
-      JOIN pg_catalog.pg_language AS l ON l.oid = p.prolang AND l.lanname NOT IN ('c', 'internal')
-      JOIN pg_catalog.pg_proc AS q
-        ON q.prokind = 'f'
-       AND q.oid <> p.oid
-       AND position(q.proname::text IN pg_catalog.pg_get_functiondef(p.oid)) > 0
-      JOIN pg_catalog.pg_namespace AS n ON n.oid = q.pronamespace
-     WHERE n.nspname NOT IN ('pg_catalog', 'information_schema')
+      JOIN own AS o ON o.oid <> c.oid AND position(o.name IN c.body) > 0
 )
 """
 

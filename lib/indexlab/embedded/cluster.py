@@ -16,6 +16,8 @@ from indexlab.errors import EmbeddedError
 
 _LOG_LIMIT = 10 * 2**20
 _SWEEP_SECONDS = 10.0
+MARK = "PG_VERSION"
+"""A file without which no server starts: it goes first and comes last."""
 
 # Given as arguments, so that ALTER SYSTEM cannot keep the next start from working.
 _SETTINGS = {
@@ -56,7 +58,11 @@ KEPT = Recipe()
 
 
 def initdb(base: Path, account: Account) -> None:
-    """Make a cluster beside its place and move it there when complete."""
+    """Make a cluster beside its place and move it there when complete.
+
+    A directory that is there, and empty, stays: a cluster goes by its inode (`watcher.tag_of`),
+    and whoever watches the old one shall stop the new one.
+    """
     data = base / "data"
     _sweep(base)
     fresh = Path(tempfile.mkdtemp(prefix="new-", dir=base))
@@ -74,7 +80,21 @@ def initdb(base: Path, account: Account) -> None:
             f"initdb could not make {str(data)!r}, with {room(base)}:\n{said.strip()}\n"
             "Mend what it says, or set INDEXLAB_HOME to another directory"
         )
-    fresh.rename(data)
+    if not data.exists():
+        fresh.rename(data)
+        return
+    for part in sorted(fresh.iterdir(), key=lambda part: part.name == MARK):
+        part.rename(data / part.name)
+    fresh.rmdir()
+
+
+def clear(data: Path) -> None:
+    """Remove all that is in a cluster's directory, which no process may be at work on."""
+    for part in sorted(data.iterdir(), key=lambda part: part.name != MARK):
+        if part.is_dir() and not part.is_symlink():
+            shutil.rmtree(part)
+        else:
+            part.unlink()
 
 
 def _sweep(base: Path) -> None:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import shutil
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -28,7 +27,7 @@ from psycopg import pq, sql
 from psycopg.conninfo import make_conninfo
 
 from indexlab.embedded.account import PORT, SOCKET, Account, choose_account, keep, make_base
-from indexlab.embedded.cluster import KEPT, Recipe, initdb, launch, room
+from indexlab.embedded.cluster import KEPT, Recipe, clear, initdb, launch, room
 from indexlab.embedded.watcher import processes, stop, tag_of, watch
 from indexlab.errors import EmbeddedError
 
@@ -246,7 +245,8 @@ def _running(base: Path, account: Account, recipe: Recipe) -> Server:
         with suppress(_DidNotStart):
             return _started(base, account, recipe)
         stop(tag_of(data))
-        shutil.rmtree(data)
+        clear(data)
+        initdb(base, account)
     return _started(base, account, recipe)
 
 

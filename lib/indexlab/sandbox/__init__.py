@@ -4,8 +4,9 @@ The sandbox is an empty copy of the target's schema in an embedded server, with 
 planner statistics and sizes. HypoPG is an extension inside the target.
 """
 
-from indexlab.sandbox.engine import Sandbox, open_sandbox
+from indexlab.sandbox.engine import Sandbox
 from indexlab.sandbox.hypopg import HypoPG, open_hypopg
+from indexlab.sandbox.opening import open_sandbox
 from indexlab.sandbox.whatif import Hypothetical, Lacking, WhatIf
 
 __all__ = [

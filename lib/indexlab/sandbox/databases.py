@@ -59,7 +59,8 @@ KNOWN_ROLE = "SELECT FROM pg_catalog.pg_roles AS r WHERE r.rolname = %s"
 CREATE_ROLE = "CREATE ROLE {role} LOGIN"
 CREATE = """
 CREATE DATABASE {name}
-  WITH OWNER {role}
+  WITH STRATEGY file_copy
+       OWNER {role}
        TEMPLATE template0
        ENCODING 'UTF8'
        LOCALE_PROVIDER {provider}

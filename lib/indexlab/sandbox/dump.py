@@ -10,6 +10,7 @@ from indexlab import embedded
 from indexlab import target as targets
 from indexlab.catalog import Relation
 from indexlab.errors import SandboxError
+from indexlab.sandbox.locked import SECONDS, waited
 from indexlab.sandbox.relay import relay
 from indexlab.sandbox.scope import Scope
 from indexlab.target import Target
@@ -19,10 +20,12 @@ EVERYTHING: tuple[str, ...] = ()
 TOGETHER = 100
 """Names in one pattern: each pattern is a query of pg_dump's, with one regular expression."""
 KEY = "indexlab"
+WAITED = frozenset(("55P03", "57014"))
+"""What a server calls the end of a wait: a lock is not available, a statement is cancelled."""
 OPTIONS = (
     "--schema-only",
     "--encoding=UTF8",
-    "--lock-wait-timeout=5s",
+    f"--lock-wait-timeout={SECONDS}s",
     "--no-owner",
     "--no-privileges",
     "--no-comments",
@@ -68,17 +71,19 @@ def read_schema(target: Target, options: Iterable[str]) -> str:
         SandboxError: pg_dump gave up; the message says what it said.
         TargetError: the target cannot be reached.
     """
-    with (
-        targets.connect(target, read_only=True, purpose="sandbox") as conn,
-        relay(conn) as address,
-    ):
-        done = subprocess.run(
-            [embedded.binary("pg_dump"), "-d", address, *OPTIONS, *options],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            env=embedded.environment(),
-            check=False,
-        )
+    refused: list[str] = []
+    with targets.connect(target, read_only=True, purpose="sandbox") as conn:
+        with relay(conn, refused) as address:
+            done = subprocess.run(
+                [embedded.binary("pg_dump"), "-d", address, *OPTIONS, *options],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                env=embedded.environment(),
+                check=False,
+            )
+        if done.returncode != 0 and WAITED.intersection(refused):
+            conn.rollback()
+            raise SandboxError(waited(conn))
     if done.returncode != 0:
         said = done.stderr.decode(errors="replace").strip()
         for secret in target.secrets():

@@ -9,6 +9,7 @@ import psycopg
 from psycopg import sql as compose
 from psycopg.rows import class_row
 
+from indexlab.sandbox.locked import SECONDS
 from indexlab.sandbox.scope import Scope
 
 Row = TypeVar("Row")
@@ -73,7 +74,6 @@ class Original:
 
     measures: tuple[Measure, ...]
     settings: tuple[Setting, ...]
-    locale: Locale
     column_statistics: str
     """Rows of pg_stats as a JSON text; sampled values of the data are among them."""
     group_statistics: str
@@ -87,6 +87,11 @@ class Original:
     """Tablespaces of the relations whose page costs are not those of the session."""
 
 
+def read_locale(conn: psycopg.Connection[Any]) -> Locale:
+    """Read how the database orders text; reads only."""
+    return _rows(conn, Locale, _locale_sql(conn.info.server_version))[0]
+
+
 def read_original(conn: psycopg.Connection[Any], scope: Scope) -> Original:
     """Read what the planner knows of relations; reads only.
 
@@ -97,7 +102,7 @@ def read_original(conn: psycopg.Connection[Any], scope: Scope) -> Original:
     with conn.transaction():
         conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         # A lock that somebody else holds shall not keep us for ever.
-        conn.execute("SET LOCAL lock_timeout = '5s'")
+        conn.execute(LOCK_BUDGET)
         oids = {"oids": [item.oid for item in scope.relations]}
         measures = _rows(conn, Measure, MEASURES, oids)
         names = {
@@ -115,7 +120,6 @@ def read_original(conn: psycopg.Connection[Any], scope: Scope) -> Original:
         return Original(
             measures=measures,
             settings=_rows(conn, Setting, SETTINGS),
-            locale=_rows(conn, Locale, _locale_sql(version))[0],
             column_statistics=statistics[0],
             group_statistics=statistics[1],
             unmatched=statistics[2],
@@ -154,6 +158,8 @@ def _text(
     row = conn.execute(query.encode() if isinstance(query, str) else query, values).fetchone()
     return "" if row is None or row[0] is None else str(row[0])
 
+
+LOCK_BUDGET = compose.SQL("SET LOCAL lock_timeout = {}").format(f"{SECONDS}s")
 
 MEASURES = """
 SELECT n.nspname AS schema,

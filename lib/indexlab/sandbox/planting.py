@@ -46,14 +46,22 @@ SELECT c.oid::bigint AS oid,
  WHERE c.relkind IN ('r', 'p', 'm', 'i', 'I')
    AND c.oid >= 16384
    AND n.nspname !~ '^pg_toast'
+   AND {chosen}
  ORDER BY n.nspname, c.relname
 """
-PLACED_INDEX = """
-SELECT p.*
-  FROM ({placed}) AS p
- WHERE p.oid = %(index)s
-    OR p.oid IN (SELECT t.relid FROM pg_catalog.pg_partition_tree(%(index)s) AS t)
-"""
+ALL = "true"
+# An array, so that the relations are looked up and not searched for.
+NEWEST = """c.oid = ANY (ARRAY(
+       SELECT m.oid
+         FROM (SELECT pg_catalog.max(i.indexrelid) AS oid
+                 FROM pg_catalog.pg_index AS i
+                WHERE i.indrelid = %(table)s) AS m
+        UNION
+       SELECT t.relid
+         FROM (SELECT pg_catalog.max(i.indexrelid) AS oid
+                 FROM pg_catalog.pg_index AS i
+                WHERE i.indrelid = %(table)s) AS m,
+              pg_catalog.pg_partition_tree(m.oid) AS t))"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,18 +86,17 @@ class Placed:
         return self.schema, self.name
 
 
-def read_placed(conn: psycopg.Connection[Any], index: int | None = None) -> tuple[Placed, ...]:
+def read_placed(conn: psycopg.Connection[Any], newest_of: int | None = None) -> tuple[Placed, ...]:
     """Read where the relations are; reads only.
 
     Args:
         conn: a session on the sandbox.
-        index: only this one and its parts.
+        newest_of: only the newest index of this table, and the index's parts.
     """
-    text: Any = PLACED
-    query = compose.SQL("{placed}" if index is None else PLACED_INDEX).format(
-        placed=compose.SQL(text)
-    )
-    rows = conn.execute(query, {"index": index} if index is not None else None).fetchall()
+    template: Any = PLACED
+    chosen: Any = ALL if newest_of is None else NEWEST
+    query = compose.SQL(template).format(chosen=compose.SQL(chosen))
+    rows = conn.execute(query, None if newest_of is None else {"table": newest_of}).fetchall()
     return tuple(
         Placed(
             oid,
@@ -151,20 +158,6 @@ def settle(ground: Ground, catalog: Catalog, relations: Iterable[Placed]) -> Non
             level = 0 if index is None else height_of(catalog, index, pages)
         table = measured.get(item.table)
         put(ground.files, item, pages, level, 0 if table is None else table.pages)
-
-
-def plant(ground: Ground, index: Placed, *, pages: int, height: int, table_pages: int) -> None:
-    """Give one new index its size.
-
-    Args:
-        ground: of the sandbox.
-        index: just built.
-        pages: of 8 kB, the first one included.
-        height: level of a btree's root.
-        table_pages: of its table.
-    """
-    ground.evict([index.oid])
-    put(ground.files, index, pages, height, table_pages)
 
 
 def put(files: Files, item: Placed, pages: int, height: int, table_pages: int) -> None:

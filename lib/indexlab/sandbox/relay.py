@@ -24,6 +24,7 @@ from psycopg import pq
 from psycopg.conninfo import make_conninfo
 
 from indexlab.errors import SandboxError
+from indexlab.sandbox.locked import SECONDS
 
 PORT = 5432  # a part of the socket's name
 TOLD = (
@@ -55,12 +56,17 @@ ERROR_FIELDS = (
 )
 
 
+INSTEAD = {b"SET lock_timeout = 0": b"SET lock_timeout = '%ds'" % SECONDS}
+"""What pg_dump says, and what the target hears: definitions of views are locks, too."""
+
+
 @contextmanager
-def relay(conn: psycopg.Connection[Any]) -> Iterator[str]:
+def relay(conn: psycopg.Connection[Any], refused: list[str]) -> Iterator[str]:
     """Serve one client after the other on a private socket; yields how it connects.
 
     Args:
         conn: a connection that nobody else uses meanwhile.
+        refused: gets the SQLSTATE of each error of the target.
 
     Raises:
         SandboxError: there is no place for the socket.
@@ -76,7 +82,7 @@ def relay(conn: psycopg.Connection[Any]) -> Iterator[str]:
                     "set TMPDIR to a directory with a short path"
                 ) from error
             listener.listen()
-            thread = Thread(target=_serve, args=(listener, conn.pgconn), daemon=True)
+            thread = Thread(target=_serve, args=(listener, (conn.pgconn, refused)), daemon=True)
             thread.start()
             try:
                 yield make_conninfo(
@@ -95,15 +101,15 @@ def relay(conn: psycopg.Connection[Any]) -> Iterator[str]:
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def _serve(listener: socket.socket, server: Any) -> None:
+def _serve(listener: socket.socket, server: tuple[Any, list[str]]) -> None:
     with suppress(OSError):  # the end
         while True:
             client, _ = listener.accept()
             with client, suppress(OSError, EOFError):
-                _talk(client, server)
+                _talk(client, *server)
 
 
-def _talk(client: socket.socket, server: Any) -> None:
+def _talk(client: socket.socket, server: Any, refused: list[str]) -> None:
     stream = client.makefile("rwb")
     while True:
         (length,) = struct.unpack("!i", _exactly(stream, 4))
@@ -127,7 +133,7 @@ def _talk(client: socket.socket, server: Any) -> None:
         (length,) = struct.unpack("!i", _exactly(stream, 4))
         body = _exactly(stream, length - 4)
         if kind == b"Q":
-            _ask(stream, server, body[:-1])
+            _ask(stream, server, body[:-1], refused)
         else:
             stream.write(_refusal(f"the relay passes on plain queries only, not {kind!r}"))
         stream.write(_ready(server))
@@ -141,11 +147,14 @@ def _exactly(stream: Any, size: int) -> bytes:
     return data
 
 
-def _ask(stream: Any, server: Any, query: bytes) -> None:
+def _ask(stream: Any, server: Any, query: bytes, refused: list[str]) -> None:
     try:
-        server.send_query(query)
+        server.send_query(INSTEAD.get(query, query))
         while (result := server.get_result()) is not None:
             _answer(stream, result)
+            if result.status == pq.ExecStatus.FATAL_ERROR:
+                state = result.error_field(pq.DiagnosticField.SQLSTATE) or b""
+                refused.append(state.decode())
     except psycopg.Error as error:
         stream.write(_refusal(str(error)))
 

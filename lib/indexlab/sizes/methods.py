@@ -190,6 +190,8 @@ def _elements(
 ) -> tuple[tuple[Keys, ...], bool]:
     """Return the keys that a column gives, and whether they are known."""
     rows, found = content.entries, value.statistics
+    if rows <= 0:  # an empty table, or a condition that no row meets
+        return (), True
     width = sum(value.widths) / len(value.widths)
     if key.input_type in (ANY_ARRAY, TSVECTOR) and found is not None:
         counted = found.elements or max(width / LEXEME, sum(found.element_frequencies))
@@ -205,7 +207,8 @@ def _elements(
         many = max(1.0, width / MEMBER - 1)
         return (Keys(once, max(1.0, rows / once)), Keys(200.0, many * rows / 200)), False
     if "trgm" in _opclass(catalog, content.index, key):
-        number, total = min(float(TRIGRAMS), rows * width), rows * width
+        total = rows * max(1.0, width)
+        number = min(float(TRIGRAMS), total)
         parts = tuple(
             Keys(keys * number, max(1.0, share * total / (keys * number)))
             for keys, share in TRIGRAM_SKEW
@@ -252,4 +255,6 @@ def _tree(catalog: Catalog, content: Content) -> int:
         if len(content.values) == 1 and catalog.server.version >= SORTED_RANGES:
             fill = SORTED_FILL if simple or key.input_type == ANY_RANGE else fill
     width = sum(map(aligned, sizes)) / len(sizes)
-    return 1 + math.ceil(content.entries * (width + LINE_POINTER) / (PLAIN_PAGE * fill))
+    # Of spgist the first page and two roots, one of them for NULLs, are always there.
+    least = 3 if content.index.method == "spgist" else 1
+    return max(least, 1 + math.ceil(content.entries * (width + LINE_POINTER) / (PLAIN_PAGE * fill)))
