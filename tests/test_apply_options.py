@@ -12,6 +12,7 @@ import pytest
 from indexlab import apply, plan
 from indexlab.apply import Event, Settings, Window, blockers, duplicates, journal, schedule
 from indexlab.errors import InputError, TargetError
+from indexlab.runs import documents
 
 PLAN = "CREATE INDEX a ON core.bookings (date); CREATE INDEX b ON core.other (id);"
 
@@ -266,6 +267,37 @@ def test_an_index_that_exists_becomes_a_constraint_and_an_index_again(scene) -> 
     assert back.complete, back
     assert scene.indexes() == {"u": True}
     assert scene.db.execute("SELECT FROM pg_constraint WHERE conname = 'u'").fetchone() is None
+
+
+OID = "SELECT 'core.u'::regclass::oid::int8"
+
+
+@pytest.mark.parametrize("altered", [True, False])
+def test_a_crash_beside_the_new_constraint_of_an_index_is_taken_back(
+    scene, tmp_path: Path, altered: bool
+) -> None:
+    scene.db.execute("CREATE UNIQUE INDEX u ON core.bookings (id, date)")
+    before = scene.db.execute(OID).fetchone()
+    text = "CREATE UNIQUE INDEX u ON core.bookings (id, date);"
+    noted = tmp_path / "apply.journal"
+    settings = Settings(attach_constraint=True)
+    apply.run(scene.target, plan.parse(text), settings, execute=True, journal=noted)
+    lines = noted.read_text().splitlines(keepends=True)
+    events = [json.loads(line)["event"] for line in lines]
+    assert events[:3] == ["run", "intent", "part"]
+    noted.write_text("".join(lines[:3]))  # as a kill before or after the ALTER TABLE leaves it
+    if not altered:
+        scene.db.execute("ALTER TABLE core.bookings DROP CONSTRAINT u")
+        scene.db.execute("CREATE UNIQUE INDEX u ON core.bookings (id, date)")
+        before = scene.db.execute(OID).fetchone()
+    outcomes = journal.outcomes(noted, documents.outcome)
+    back = apply.rollback(scene.target, outcomes, execute=True)
+    assert back.complete, back
+    assert scene.indexes() == {"u": True}
+    assert scene.db.execute("SELECT FROM pg_constraint WHERE conname = 'u'").fetchone() is None
+    assert (scene.db.execute(OID).fetchone() == before) is not altered
+    again = apply.rollback(scene.target, outcomes, execute=True)
+    assert (again.complete, scene.indexes()) == (True, {"u": True})
 
 
 @pytest.mark.parametrize("tail", ["((id + 1))", "(id) WHERE id > 1", "(id DESC)"])
