@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from indexlab import apply, plan
-from indexlab.apply import Event, Settings, Window, blockers, duplicates, journal, schedule
+from indexlab.apply import Event, Settings, Window, blockers, duplicates, journal, schedule, tender
 from indexlab.errors import InputError, TargetError
 from indexlab.runs import documents
 
@@ -127,6 +127,30 @@ def test_what_waits_has_no_percent_of_the_phase_before() -> None:
     assert scanning.percent == 50
     waiting = blockers.Observation(phase="waiting for old snapshots", waiting=True, **seen)
     assert waiting.percent is None
+
+
+@pytest.mark.parametrize(
+    ("done", "spent", "left"),
+    [
+        (25, 30.0, 90.0),
+        (50, 4.0, 4.0),
+        (100, 9.0, 0.0),
+        (1, 30.0, None),  # below two percent nothing is guessed
+        (50, 0.5, None),  # nor in the first second
+    ],
+)
+def test_the_time_left_is_that_of_the_phase_at_its_pace(
+    scene, done: int, spent: float, left: float | None
+) -> None:
+    step = scene.pending("CREATE INDEX a ON core.bookings (date);")[0]
+    flight = tender.InFlight(scene.db, 1, step, cleaning=False, attempt=1)
+    watched = tender._Watched(flight, began=0.0, seen=0.0, phase="building index", phase_since=10.0)
+    seen = blockers.Observation(
+        *(1, "building index", done, 100, 0, 0), queueing=False, waiting=False
+    )
+    event = tender._event(watched, seen, 10.0 + spent)
+    assert (event.percent, event.eta) == (done, left)
+    assert ("left)" in str(event)) == (left is not None)
 
 
 # Jobs

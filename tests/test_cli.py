@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import stat
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -706,6 +709,7 @@ def test_a_run_keeps_what_is_replaced_where_a_query_became_slower(
     )
     assert (done.returncode, _there(session)) == (0, ["beside", "narrow", "wide"]), done.stderr
     assert "minds_the_index became" in done.stderr
+    assert "minds_the_index became" in done.stdout
     [notice] = json.loads((tmp_path / "reports" / "one" / "run.json").read_text())["notices"]
     assert notice.startswith("Nothing was dropped, though it was asked for: minds_the_index")
 
@@ -716,3 +720,49 @@ def test_a_run_without_a_workload_keeps_what_is_replaced(
     done = indexlab("run", *replacing, "--drop-replaced")
     assert (done.returncode, _there(session)) == (0, ["beside", "narrow", "wide"]), done.stderr
     assert "no query was measured" in done.stderr
+
+
+ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+BOTH = re.compile(r"shop\.(one|two): waiting for old[^\r\n]*\r\nshop\.(one|two): waiting for old")
+
+
+def _until(side: int, pattern: re.Pattern[str] | None) -> str:
+    """Read a terminal until its text has the pattern, or to its end."""
+    said = ""
+    with suppress(OSError):  # Linux says EIO where the other side is closed
+        while not (pattern and pattern.search(ANSI.sub("", said))) and (got := os.read(side, 4096)):
+            said += got.decode()
+    return said
+
+
+def test_a_terminal_has_one_line_for_each_step_that_changes_in_place(
+    replacing: tuple[str, ...], session: psycopg.Connection, tmp_path: Path
+) -> None:
+    session.execute("CREATE TABLE shop.more AS SELECT 1 AS id")
+    (tmp_path / "plan.sql").write_text(
+        "CREATE INDEX one ON shop.orders (at, id);\nCREATE INDEX two ON shop.more (id);\n"
+    )
+    session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+    session.execute("SELECT FROM shop.orders")
+    ours, theirs = os.openpty()
+    termios.tcsetwinsize(theirs, (40, 120))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "indexlab", "apply", *replacing, "--jobs", "2"],
+        cwd=tmp_path,
+        env={**os.environ, "TERM": "xterm-256color"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    drawn = _until(ours, BOTH)
+    assert BOTH.search(ANSI.sub("", drawn)), drawn
+    session.execute("ROLLBACK")
+    drawn += _until(ours, None)
+    told, _ = process.communicate(timeout=60)
+    os.close(ours)
+    assert process.returncode == 0, drawn
+    assert _there(session) == ["beside", "narrow", "one", "two"]
+    assert "\x1b[1A" in drawn, "the lines are drawn over"
+    assert b"\x1b" not in told
+    assert b"built    shop.one" in told

@@ -421,6 +421,7 @@ def _regressed(options: Options) -> int:
 def _told(document: Mapping[str, Any], form: str, options: Options) -> int:
     """Print a run's result; the exit code is that of its worst stage."""
     from indexlab import pipeline
+    from indexlab.display import clean
     from indexlab.runs import Run
 
     out = Run(options.out)
@@ -429,6 +430,8 @@ def _told(document: Mapping[str, Any], form: str, options: Options) -> int:
         lines += ["", *_steps_lines(out.read_json("apply"), notes=False)]
     if document["headline"] is not None:
         lines += ["", *_benchmark_lines(out.read_json("benchmark"))]
+    if document["notices"]:
+        lines += ["", *map(clean, document["notices"])]
     _print(document, form, lines, options, "index.html")
     regressed = _regressed(options)
     unresolved = any(pipeline.is_open(item) for item in out.read_json("audit")["statements"])
