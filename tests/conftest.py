@@ -395,7 +395,8 @@ def judged(
             for finding in item.findings:
                 if finding.rule == "invalid-leftover":
                     conn.execute(finding.fix)
-            conn.execute(item.revised.text)
+            for statement in item.sequence:
+                conn.execute(statement)
         return audit.statements[-1]
 
     return run
@@ -411,7 +412,8 @@ def told(conn: psycopg.Connection) -> Callable[..., StatementAudit]:
         conn.execute(schema)
         audit = auditing.read(conn, plan.parse(text), **options)[1]
         for item in audit.kept:
-            conn.execute(item.revised.text)
+            for statement in item.sequence:
+                conn.execute(statement)
         return audit.statements[-1]
 
     return run

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from indexlab import apply, plan
-from indexlab.apply import Event, Settings, Window, blockers, duplicates, journal, schedule
+from indexlab.apply import Event, Settings, Window, blockers, duplicates, journal, schedule, tender
 from indexlab.errors import InputError, TargetError
+from indexlab.runs import documents
 
 PLAN = "CREATE INDEX a ON core.bookings (date); CREATE INDEX b ON core.other (id);"
 
@@ -126,6 +127,30 @@ def test_what_waits_has_no_percent_of_the_phase_before() -> None:
     assert scanning.percent == 50
     waiting = blockers.Observation(phase="waiting for old snapshots", waiting=True, **seen)
     assert waiting.percent is None
+
+
+@pytest.mark.parametrize(
+    ("done", "spent", "left"),
+    [
+        (25, 30.0, 90.0),
+        (50, 4.0, 4.0),
+        (100, 9.0, 0.0),
+        (1, 30.0, None),  # below two percent nothing is guessed
+        (50, 0.5, None),  # nor in the first second
+    ],
+)
+def test_the_time_left_is_that_of_the_phase_at_its_pace(
+    scene, done: int, spent: float, left: float | None
+) -> None:
+    step = scene.pending("CREATE INDEX a ON core.bookings (date);")[0]
+    flight = tender.InFlight(scene.db, 1, step, cleaning=False, attempt=1)
+    watched = tender._Watched(flight, began=0.0, seen=0.0, phase="building index", phase_since=10.0)
+    seen = blockers.Observation(
+        *(1, "building index", done, 100, 0, 0), queueing=False, waiting=False
+    )
+    event = tender._event(watched, seen, 10.0 + spent)
+    assert (event.percent, event.eta) == (done, left)
+    assert ("left)" in str(event)) == (left is not None)
 
 
 # Jobs
@@ -266,6 +291,37 @@ def test_an_index_that_exists_becomes_a_constraint_and_an_index_again(scene) -> 
     assert back.complete, back
     assert scene.indexes() == {"u": True}
     assert scene.db.execute("SELECT FROM pg_constraint WHERE conname = 'u'").fetchone() is None
+
+
+OID = "SELECT 'core.u'::regclass::oid::int8"
+
+
+@pytest.mark.parametrize("altered", [True, False])
+def test_a_crash_beside_the_new_constraint_of_an_index_is_taken_back(
+    scene, tmp_path: Path, altered: bool
+) -> None:
+    scene.db.execute("CREATE UNIQUE INDEX u ON core.bookings (id, date)")
+    before = scene.db.execute(OID).fetchone()
+    text = "CREATE UNIQUE INDEX u ON core.bookings (id, date);"
+    noted = tmp_path / "apply.journal"
+    settings = Settings(attach_constraint=True)
+    apply.run(scene.target, plan.parse(text), settings, execute=True, journal=noted)
+    lines = noted.read_text().splitlines(keepends=True)
+    events = [json.loads(line)["event"] for line in lines]
+    assert events[:3] == ["run", "intent", "part"]
+    noted.write_text("".join(lines[:3]))  # as a kill before or after the ALTER TABLE leaves it
+    if not altered:
+        scene.db.execute("ALTER TABLE core.bookings DROP CONSTRAINT u")
+        scene.db.execute("CREATE UNIQUE INDEX u ON core.bookings (id, date)")
+        before = scene.db.execute(OID).fetchone()
+    outcomes = journal.outcomes(noted, documents.outcome)
+    back = apply.rollback(scene.target, outcomes, execute=True)
+    assert back.complete, back
+    assert scene.indexes() == {"u": True}
+    assert scene.db.execute("SELECT FROM pg_constraint WHERE conname = 'u'").fetchone() is None
+    assert (scene.db.execute(OID).fetchone() == before) is not altered
+    again = apply.rollback(scene.target, outcomes, execute=True)
+    assert (again.complete, scene.indexes()) == (True, {"u": True})
 
 
 @pytest.mark.parametrize("tail", ["((id + 1))", "(id) WHERE id > 1", "(id DESC)"])

@@ -96,7 +96,8 @@ def test_the_demo_plan_is_corrected_as_its_story_tells(conn: psycopg.Connection)
     }
     assert "fk_bookings_customer_id_customers" in messages(audit.existing[0])
     for item in audit.kept:
-        conn.execute(item.revised.text)
+        for statement in item.sequence:
+            conn.execute(statement)
 
 
 def test_the_wrong_column_is_named_with_the_nearest_one(judged: Judged) -> None:

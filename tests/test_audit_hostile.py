@@ -64,7 +64,8 @@ def rules(item: StatementAudit) -> set[str]:
 def run(conn: psycopg.Connection, audit: Audit) -> None:
     for item in audit.kept:
         assert item.revised is not None
-        conn.execute(item.revised.text)
+        for statement in item.sequence:
+            conn.execute(statement)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -442,7 +442,6 @@ def covers(conn: psycopg.Connection, keeper_name: str, name: str) -> bool:
 # The property
 
 UNWISE = {
-    "partitioned-table",  # only without CONCURRENTLY
     "partitioned-index",
     "protected-index",  # the server would drop it
     "drops-planned-index",
@@ -451,7 +450,7 @@ UNWISE = {
 """Rules that refuse what the server would do, because it would be wrong to do it."""
 NOTHING_TO_DO = {"exists", "nothing-to-drop", "missing-index"}
 """Rules that skip what the server refuses or, where the statement allows for it, passes over."""
-PASSED_OVER = {"name-taken", "name-twice", "unfinished-index"}
+PASSED_OVER = {"name-taken", "name-twice"}
 """Rules that refuse what IF NOT EXISTS passes over."""
 COVERED = {"duplicate-index", "covered-by-existing", "duplicate-in-plan", "covered-by-planned"}
 
@@ -474,11 +473,11 @@ def refused(conn: psycopg.Connection, text: str) -> str:
 
 
 def now(item: StatementAudit) -> str:
-    """Write a kept statement as it runs inside of a transaction."""
+    """Write a kept statement as it runs inside of a transaction, part by part if it must be."""
     assert item.revised is not None
-    if isinstance(item.revised, CreateIndex):
+    if isinstance(item.revised, CreateIndex) and not item.parts:
         return item.revised.index.revise(concurrently=False).sql
-    return item.revised.text.replace("DROP INDEX CONCURRENTLY ", "DROP INDEX ", 1)
+    return ";\n".join(t.replace(" INDEX CONCURRENTLY ", " INDEX ", 1) for t in item.sequence)
 
 
 def rules(item: StatementAudit) -> set[str]:
@@ -514,6 +513,9 @@ def _said(conn: psycopg.Connection, item: StatementAudit) -> str:
         if refusal:
             return f"but the server refuses it: {refusal}"
         conn.execute(now(item))
+        if item.parts:
+            SEEN["in parts"] += 1
+            return _whole(conn, item)
         kinds = (CreateIndex, len(before) + 1), (DropIndex, len(before) - 1)
         [number] = [number for kind, number in kinds if isinstance(item.revised, kind)]
         made = len(indexes(conn))
@@ -528,6 +530,24 @@ def _said(conn: psycopg.Connection, item: StatementAudit) -> str:
     if item.verdict == "skip" and not rules(item) & NOTHING_TO_DO:
         return ""
     return "" if refused(conn, text) else "but the server builds it"
+
+
+VALID = """
+SELECT i.indisvalid
+  FROM pg_index AS i
+  JOIN pg_class AS c ON c.oid = i.indexrelid
+ WHERE c.relname = %s
+   AND c.relkind = 'I'
+   AND i.indrelid = %s::regclass
+"""
+
+
+def _whole(conn: psycopg.Connection, item: StatementAudit) -> str:
+    """Say what is wrong with the index of a partitioned table, which must be valid in the end."""
+    assert isinstance(item.revised, CreateIndex)
+    index = item.revised.index
+    found = conn.execute(VALID, [index.name, str(index.table)]).fetchall()
+    return "" if found == [(True,)] else f"but it is not valid on every partition: {found}"
 
 
 def _in_silence(conn: psycopg.Connection, item: StatementAudit, text: str) -> str:
@@ -563,13 +583,15 @@ def run_as_revised(conn: psycopg.Connection, audit: Audit) -> Iterator[str]:
     """Run the revised plan as it is written, CONCURRENTLY and each statement by itself."""
     for item in audit.kept:
         assert item.revised is not None
-        text = item.revised.text
+        text = ";\n".join(item.sequence)
         SEEN["concurrently"] += "CONCURRENTLY" in text
         try:
-            conn.execute(text)
+            for statement in item.sequence:
+                conn.execute(statement)
         except psycopg.Error as error:
             if said_beforehand(item, str(error)):
-                conn.execute(item.undo)
+                for statement in item.backwards:
+                    conn.execute(statement)
                 continue
             yield f"{item.verdict}: {text}\n   but the server refuses it: {error}"
     broken = conn.execute(BROKEN).fetchall()

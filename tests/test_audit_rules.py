@@ -351,11 +351,19 @@ CREATE INDEX there ON p1 (b);
 def test_rule_23_the_way_for_a_partitioned_table_can_be_walked(
     told: Told, conn: psycopg.Connection
 ) -> None:
-    item = told(PARTS, "CREATE INDEX i ON p (b)")
-    assert item.verdict == "refuse"
+    assert told(PARTS, "CREATE INDEX CONCURRENTLY i ON p (b)").verdict == "fix"
+    told(PARTS, "CREATE INDEX i ON p (a)")
+    _, audit = auditing.read(conn, plan.parse("CREATE INDEX i ON p (b)"))
+    assert audit.statements[0].verdict == "refuse"  # of another definition, made by the line above
+    conn.execute("DROP INDEX i")
+    _, audit = auditing.read(conn, plan.parse("CREATE INDEX i ON p (b)"))
+    item = audit.statements[0]
+    assert item.verdict == "build"
+    assert {f.severity for f in item.findings} == {"info"}
     with pytest.raises(psycopg.Error):
         conn.execute("CREATE INDEX CONCURRENTLY i ON p (b)")
-    statements = fix(item, "partitioned-table").split("; ")
+    statements = list(item.sequence)
+    assert fix(item, "partitioned-table").split("; ") == statements
     assert statements == [
         "CREATE INDEX i ON ONLY public.p USING btree (b)",
         "ALTER INDEX public.i ATTACH PARTITION public.there",
@@ -366,11 +374,67 @@ def test_rule_23_the_way_for_a_partitioned_table_can_be_walked(
     ]
     conn.execute(statements[0])
     _, half = auditing.read(conn, plan.parse("CREATE INDEX i ON p (b)"))
-    assert fix(half.statements[0], "unfinished-index").split("; ") == statements[1:]
+    assert half.statements[0].verdict == "build"
+    assert "unfinished-index" in rules(half.statements[0])
+    assert list(half.statements[0].sequence) == statements[1:]
     for statement in statements[1:]:
         conn.execute(statement)
     _, again = auditing.read(conn, plan.parse("CREATE INDEX i ON p (b)"))
     assert (again.statements[0].verdict, "exists" in rules(again.statements[0])) == ("skip", True)
+    for statement in item.backwards:
+        conn.execute(statement)
+    there = conn.execute("SELECT relname FROM pg_class WHERE relkind IN ('i', 'I') AND oid > 16384")
+    assert {name for (name,) in there if not name.startswith("pg_")} == {"there"}
+
+
+LONG = "s" * 60
+TREE = f"""
+CREATE TABLE "Odd 'T'" (a int, b int) PARTITION BY LIST (a);
+CREATE TABLE "{LONG}_a" PARTITION OF "Odd 'T'" FOR VALUES IN (1);
+CREATE TABLE "{LONG}_b" PARTITION OF "Odd 'T'" FOR VALUES IN (2);
+CREATE TABLE ééé PARTITION OF "Odd 'T'" FOR VALUES IN (3);
+"""
+
+
+def test_rule_23_the_migration_of_long_and_odd_names_is_run_as_written(
+    conn: psycopg.Connection,
+) -> None:
+    conn.execute(TREE)
+    named = ["é" * 31, "i" * 62 + "1", "i" * 62 + "2"]
+    written = "; ".join(
+        f"""CREATE INDEX "{name}" ON "Odd 'T'" ({keys})"""
+        for name, keys in zip(named, ("a, b", "b", "b DESC NULLS LAST, a"), strict=True)
+    )
+    _, audit = auditing.read(conn, plan.parse(written))
+    for item in audit.statements:
+        assert item.verdict == "build"
+        for statement in item.sequence:
+            conn.execute(statement)
+    valid = conn.execute("SELECT count(*) FROM pg_index WHERE indisvalid AND indexrelid > 16384")
+    count = "SELECT count(*) FROM pg_index WHERE indexrelid > 16384 AND NOT indisvalid"
+    assert valid.fetchone() == (12,)
+    assert conn.execute(count).fetchone() == (0,)
+    for item in reversed(audit.statements):
+        for statement in item.backwards:
+            conn.execute(statement)
+    assert conn.execute("SELECT FROM pg_index WHERE indexrelid > 16384").fetchall() == []
+
+
+def test_rule_23_an_index_that_the_plan_drops_is_not_attached(
+    told: Told, conn: psycopg.Connection
+) -> None:
+    told(PARTS, "CREATE INDEX i ON p (b); DROP INDEX there")
+    attached = "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'i'::regclass"
+    assert {name for (name,) in conn.execute(attached)} == {"p1_i", "p2_i"}
+
+
+def test_rule_23_an_index_that_is_attached_elsewhere_is_not_taken(
+    told: Told, conn: psycopg.Connection
+) -> None:
+    other = PARTS + "CREATE INDEX other ON ONLY p (b); ALTER INDEX other ATTACH PARTITION there;"
+    told(other, "CREATE INDEX i ON p (b)")
+    row = conn.execute("SELECT indisvalid FROM pg_index WHERE indexrelid = 'i'::regclass")
+    assert row.fetchone() == (True,)
 
 
 def test_rule_23_unique_on_a_partitioned_table_contains_the_partition_key(

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import stat
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -623,3 +626,150 @@ def test_options_of_apply_are_checked_before_anything_is_started(
     done = indexlab("apply", "--target", "service=none", "--plan", "plan.sql", *option)
     assert (done.returncode, reason in done.stderr) == (2, True), done.stderr
     assert not (files / "reports").exists()
+
+
+REPLACED = """
+CREATE SCHEMA shop;
+CREATE TABLE shop.orders (id int, at int, total int);
+INSERT INTO shop.orders SELECT n, n % 100, n FROM generate_series(1, 3000) AS n;
+CREATE INDEX narrow ON shop.orders (at);
+CREATE INDEX beside ON shop.orders (total);
+ANALYZE shop.orders;
+"""
+SLOWED = """
+-- name: minds_the_index
+SELECT CASE WHEN to_regclass('shop.wide') IS NULL THEN 'fast' ELSE pg_sleep(0.02)::text END;
+"""
+STEADY = """
+-- name: of_a_moment
+SELECT pg_sleep(0.002), count(*) FROM shop.orders WHERE at = 7 AND id > 10;
+"""
+THERE = """
+SELECT relname
+  FROM pg_class
+ WHERE relkind = 'i'
+   AND relnamespace = 'shop'::regnamespace
+ ORDER BY relname
+"""
+
+
+def _there(session: psycopg.Connection) -> list[str]:
+    return [name for (name,) in session.execute(THERE)]
+
+
+@pytest.fixture
+def replacing(tmp_path: Path, session: psycopg.Connection, database: Target) -> tuple[str, ...]:
+    """Options for a plan whose index covers one that exists."""
+    session.execute(REPLACED.encode())
+    (tmp_path / "plan.sql").write_text("CREATE INDEX wide ON shop.orders (at, id);\n")
+    given = ("--target", database.conninfo, "--plan", "plan.sql", "--no-report")
+    return (*given, "--execute", "--out", "reports/one", "--what-if", "off")
+
+
+def test_apply_drops_what_is_replaced_only_when_asked_and_restores_it(
+    indexlab: Command, replacing: tuple[str, ...], session: psycopg.Connection
+) -> None:
+    done = indexlab("apply", *replacing[:-4], "--out", "reports/without", "--what-if", "off")
+    assert (done.returncode, _there(session)) == (0, ["beside", "narrow", "wide"]), done.stderr
+    session.execute("DROP INDEX shop.wide")
+    done = indexlab("apply", *replacing, "--drop-replaced", "--jobs", "2")
+    assert (done.returncode, _there(session)) == (0, ["beside", "wide"]), done.stderr
+    assert "dropped  shop.narrow" in done.stdout
+    back = indexlab("rollback", "one", "--execute")
+    assert (back.returncode, _there(session)) == (0, ["beside", "narrow"]), back.stderr
+
+
+def test_nothing_is_dropped_where_the_replacing_index_cannot_be_built(
+    indexlab: Command, replacing: tuple[str, ...], session: psycopg.Connection, tmp_path: Path
+) -> None:
+    (tmp_path / "plan.sql").write_text("CREATE INDEX wide ON shop.orders (at, (100 / (id - 1)));\n")
+    done = indexlab("apply", *replacing, "--drop-replaced")
+    assert done.returncode != 0
+    assert _there(session) == ["beside", "narrow"]
+
+
+def test_a_run_drops_what_is_replaced_after_the_benchmark_and_restores_it(
+    indexlab: Command, replacing: tuple[str, ...], session: psycopg.Connection, tmp_path: Path
+) -> None:
+    (tmp_path / "workload.sql").write_text(STEADY)
+    measured = ("--workload", "workload.sql", "--budget", "1", "--max-slowdown", "50")
+    done = indexlab("run", *replacing, *measured, "--drop-replaced")
+    assert (done.returncode, _there(session)) == (0, ["beside", "wide"]), done.stderr
+    run = tmp_path / "reports" / "one"
+    stages = [stage["stage"] for stage in json.loads((run / "run.json").read_text())["stages"]]
+    assert stages[-2:] == ["benchmark after", "drop replaced"]
+    steps = json.loads((run / "apply.json").read_text())["steps"]
+    assert {step["index"]: step["outcome"] for step in steps} == {
+        "shop.wide": "built",
+        "shop.narrow": "dropped",
+    }
+    back = indexlab("rollback", "one", "--execute")
+    assert (back.returncode, _there(session)) == (0, ["beside", "narrow"]), back.stderr
+
+
+def test_a_run_keeps_what_is_replaced_where_a_query_became_slower(
+    indexlab: Command, replacing: tuple[str, ...], session: psycopg.Connection, tmp_path: Path
+) -> None:
+    (tmp_path / "workload.sql").write_text(SLOWED)
+    done = indexlab(
+        "run", *replacing, "--workload", "workload.sql", "--budget", "1", "--drop-replaced"
+    )
+    assert (done.returncode, _there(session)) == (0, ["beside", "narrow", "wide"]), done.stderr
+    assert "minds_the_index became" in done.stderr
+    assert "minds_the_index became" in done.stdout
+    [notice] = json.loads((tmp_path / "reports" / "one" / "run.json").read_text())["notices"]
+    assert notice.startswith("Nothing was dropped, though it was asked for: minds_the_index")
+
+
+def test_a_run_without_a_workload_keeps_what_is_replaced(
+    indexlab: Command, replacing: tuple[str, ...], session: psycopg.Connection
+) -> None:
+    done = indexlab("run", *replacing, "--drop-replaced")
+    assert (done.returncode, _there(session)) == (0, ["beside", "narrow", "wide"]), done.stderr
+    assert "no query was measured" in done.stderr
+
+
+ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+BOTH = re.compile(r"shop\.(one|two): waiting for old[^\r\n]*\r\nshop\.(one|two): waiting for old")
+
+
+def _until(side: int, pattern: re.Pattern[str] | None) -> str:
+    """Read a terminal until its text has the pattern, or to its end."""
+    said = ""
+    with suppress(OSError):  # Linux says EIO where the other side is closed
+        while not (pattern and pattern.search(ANSI.sub("", said))) and (got := os.read(side, 4096)):
+            said += got.decode()
+    return said
+
+
+def test_a_terminal_has_one_line_for_each_step_that_changes_in_place(
+    replacing: tuple[str, ...], session: psycopg.Connection, tmp_path: Path
+) -> None:
+    session.execute("CREATE TABLE shop.more AS SELECT 1 AS id")
+    (tmp_path / "plan.sql").write_text(
+        "CREATE INDEX one ON shop.orders (at, id);\nCREATE INDEX two ON shop.more (id);\n"
+    )
+    session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+    session.execute("SELECT FROM shop.orders")
+    ours, theirs = os.openpty()
+    termios.tcsetwinsize(theirs, (40, 120))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "indexlab", "apply", *replacing, "--jobs", "2"],
+        cwd=tmp_path,
+        env={**os.environ, "TERM": "xterm-256color"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    drawn = _until(ours, BOTH)
+    assert BOTH.search(ANSI.sub("", drawn)), drawn
+    session.execute("ROLLBACK")
+    drawn += _until(ours, None)
+    told, _ = process.communicate(timeout=60)
+    os.close(ours)
+    assert process.returncode == 0, drawn
+    assert _there(session) == ["beside", "narrow", "one", "two"]
+    assert "\x1b[1A" in drawn, "the lines are drawn over"
+    assert b"\x1b" not in told
+    assert b"built    shop.one" in told

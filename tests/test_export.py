@@ -15,7 +15,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy.engine import URL
 
-from indexlab import audit, export, plan
+from indexlab import audit, embedded, export, plan
 from indexlab.audit import Audit
 from indexlab.errors import InputError
 from indexlab.export import File
@@ -251,3 +251,51 @@ def test_an_empty_plan_makes_no_migration(session: psycopg.Connection) -> None:
     assert export.migration("alembic", judged, now=NOW) == ()
     with pytest.raises(InputError, match="no export for 'ant'"):
         export.migration("ant", judged, now=NOW)
+
+
+PARTED = """
+CREATE TABLE parted (a int, b int) PARTITION BY LIST (a);
+CREATE TABLE "part 1" PARTITION OF parted FOR VALUES IN (1);
+CREATE TABLE part_2 PARTITION OF parted FOR VALUES IN (2) PARTITION BY LIST (b);
+CREATE TABLE part_21 PARTITION OF part_2 DEFAULT;
+CREATE INDEX there ON "part 1" (b);
+"""
+VALID = """
+SELECT c.relname
+  FROM pg_index AS i
+  JOIN pg_class AS c ON c.oid = i.indexrelid
+ WHERE i.indisvalid
+   AND c.relnamespace = 'public'::regnamespace
+ ORDER BY c.relname
+"""
+
+
+def test_the_parts_of_a_partitioned_table_are_exported_and_taken_back(
+    session: psycopg.Connection, database: Target, tmp_path: Path
+) -> None:
+    session.execute(PARTED)
+    planned = "CREATE INDEX CONCURRENTLY whole ON parted (b);"
+    _, judged = audit.read(session, plan.parse(planned))
+    whole = ["part_21_whole", "part_2_whole", "there", "whole"]
+
+    def there() -> list[str]:
+        return [name for (name,) in session.execute(VALID)]
+
+    [change] = export.changes(judged)
+    assert [text.split(" INDEX ")[0] for text in change.up] == [
+        *("CREATE", "ALTER", "CREATE", "CREATE", "ALTER", "ALTER")
+    ]
+    for text in change.up:
+        session.execute(text)
+    assert there() == whole
+    for text in change.down:
+        session.execute(text)
+    assert there() == ["there"]
+    files = (audit.migration_sql(judged), whole), (audit.rollback_sql(judged), ["there"])
+    for text, expected in files:
+        (tmp_path / "file.sql").write_text(text)
+        psql = [embedded.binary("psql"), "-X", "-v", "ON_ERROR_STOP=1", "-f", "file.sql"]
+        done = subprocess.run(
+            [*psql, database.conninfo], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert (done.returncode, there()) == (0, expected), done.stderr

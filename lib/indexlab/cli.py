@@ -247,6 +247,12 @@ _applying = _options(
         help="Make constraints of the unique indexes.",
     ),
     click.option(
+        "--drop-replaced",
+        is_flag=True,
+        default=None,
+        help="Drop what the new indexes replace; in run, if no query became slower.",
+    ),
+    click.option(
         "--show-values",
         is_flag=True,
         default=None,
@@ -255,7 +261,7 @@ _applying = _options(
 )
 SETTINGS = (
     *("lock_wait", "max_wait", "jobs", "memory", "max_lag", "min_free", "window"),
-    *("allow_blocking", "attach_constraint", "show_values"),
+    *("allow_blocking", "attach_constraint", "drop_replaced", "show_values"),
 )
 
 
@@ -522,6 +528,7 @@ def _slowed(comparison: Comparison | None, max_slowdown: float | None) -> int:
 def _told(document: Mapping[str, Any], form: str, options: Options) -> int:
     """Print a run's result; the exit code is that of its worst stage."""
     from indexlab import pipeline
+    from indexlab.display import clean
     from indexlab.runs import Run
 
     out = Run(options.out)
@@ -530,6 +537,8 @@ def _told(document: Mapping[str, Any], form: str, options: Options) -> int:
         lines += ["", *_steps_lines(out.read_json("apply"), notes=False)]
     if document["headline"] is not None:
         lines += ["", *_benchmark_lines(out.read_json("benchmark"))]
+    if document["notices"]:
+        lines += ["", *map(clean, document["notices"])]
     _print(document, form, lines, options, "index.html")
     regressed = _regressed(options)
     unresolved = any(pipeline.is_open(item) for item in out.read_json("audit")["statements"])

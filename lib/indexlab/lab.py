@@ -9,7 +9,7 @@ from __future__ import annotations
 import atexit
 import re
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,7 +27,7 @@ from indexlab import target as targets
 from indexlab import workload as workloads
 from indexlab.apply import Applied, Event, Outcome, Settings
 from indexlab.apply import journal as journals
-from indexlab.audit import Audit, StatementAudit
+from indexlab.audit import Audit
 from indexlab.benchmark import Comparison, Load, Measurement, Price
 from indexlab.benchmark import load as loading
 from indexlab.catalog import Catalog
@@ -36,7 +36,7 @@ from indexlab.demo import database
 from indexlab.display import Note
 from indexlab.errors import IncompleteError, InputError
 from indexlab.impact import Impact, Trial
-from indexlab.plan import CreateIndex, IndexPlan
+from indexlab.plan import IndexPlan
 from indexlab.planning import Planner, Weighed
 from indexlab.progress import About, Progress, Tell
 from indexlab.runs import Run, documents
@@ -46,8 +46,6 @@ from indexlab.workload import SampledQuery, Workload
 Resolutions = tuple[tuple[str, str], ...]
 SETTLED = (*auditing.KEPT, "skip")
 JOURNAL, ROLLBACK_JOURNAL = "apply.journal", "rollback.journal"
-IN_PARTS = "partitioned-table"
-"""The rule of the audit by which apply knows what it builds part by part."""
 BUDGET = 10.0
 """Seconds of measuring, over all queries of one side."""
 PRECISION = 0.05
@@ -260,12 +258,7 @@ def roll_back(
         spec = documents.target_of(run) if target is None else target
         outcomes = documents.outcomes(run)
     progress = Progress(tell)
-    with ExitStack() as holding:
-        reached = (
-            holding.enter_context(database.opened(spec, progress=progress.tell))
-            if database.is_demo(spec)
-            else targets.resolve(spec)
-        )
+    with _reached(spec, progress) as reached:
         applied = applying.rollback(
             reached,
             outcomes,
@@ -278,6 +271,67 @@ def roll_back(
             run.write_json("rollback", documents.of_apply(applied, reached, _server(reached)))
     progress.done()
     return applied
+
+
+def drop_replaced(
+    run: Run, target: Target | None, spec: str, *, settings: str = "", tell: Tell | None = None
+) -> Applied:
+    """Drop what the indexes of a run have replaced, as its audit says.
+
+    The plan is looked at again, so that each index is dropped behind a valid one. Adds to the run's
+    `apply.json` and `apply.journal`.
+
+    Args:
+        run: that has been audited and applied.
+        target: the database; None for the demo.
+        spec: as for --target.
+        settings: as `Settings.parse` reads them.
+        tell: is told what goes on.
+
+    Raises:
+        InputError: an index must stay after all.
+        TargetError: the target cannot be reached or does not allow it.
+        IncompleteError: an index could not be dropped; `apply.json` says what stands.
+    """
+    before, progress = documents.outcomes(run), Progress(tell)
+    plan = _with_drops(
+        plans.read(run.path / "revised_plan.sql"), tuple(run.read_json("audit")["replaced"])
+    )
+    with _reached(spec, progress, target) as reached:
+        applied = applying.run(
+            reached,
+            plan,
+            Settings.parse(settings),
+            execute=True,
+            journal=run.path / JOURNAL,
+            on_event=_telling(progress),
+        )
+        known = {(item.index, item.statement) for item in before}
+        added = tuple(i for i in applied.outcomes if (i.index, i.statement) not in known)
+        whole = replace(applied, outcomes=(*before, *added))
+        run.write_json("apply", documents.of_apply(whole, reached, _server(reached)))
+    progress.done()
+    if not whole.complete:
+        raise IncompleteError(documents.incomplete(whole))
+    return whole
+
+
+def _with_drops(plan: IndexPlan, drops: tuple[str, ...]) -> IndexPlan:
+    """Return a plan that ends with these statements; pure."""
+    if not drops:
+        return plan
+    added = plans.parse(";\n".join(drops), "what the plan replaces").statements
+    return replace(plan, statements=(*plan.statements, *added))
+
+
+@contextmanager
+def _reached(spec: str, progress: Progress, target: Target | None = None) -> Iterator[Target]:
+    """Hold the demo while it is worked on, or find out what another --target means."""
+    if database.is_demo(spec):
+        with database.opened(spec, progress=progress.tell) as reached:
+            yield reached
+    else:
+        yield targets.resolve(spec) if target is None else target
 
 
 def _server(target: Target) -> Server:
@@ -331,12 +385,6 @@ def _exported(files: tuple[export.File, ...], place: Path) -> tuple[Path, ...]:
 def _beside(given: str, first: str, name: str) -> str:
     """Name a file after the one that was given: what belongs to it begins with its name."""
     return given + name.removeprefix(first) if name.startswith(first) else name
-
-
-def _parted(item: StatementAudit) -> bool:
-    """Return whether apply can build part by part what one statement cannot."""
-    errors = {found.rule for found in item.findings if found.severity == "error"}
-    return item.verdict == "refuse" and errors == {IN_PARTS}
 
 
 def _telling(progress: Progress) -> Callable[[Event], None]:
@@ -511,9 +559,10 @@ class Lab:
                 f"applied as they are ({', '.join(unresolved)}): mend them, or apply "
                 "revised_plan.sql of the audit, which leaves them out"
             )
+        audit = self._judged()[1].audit
         applied = applying.run(
             self.target,
-            self._in_parts(),
+            _with_drops(audit.revised, audit.replaced if chosen.drop_replaced else ()),
             chosen,
             execute=execute,
             journal=None if self.run is None else self.run.path / JOURNAL,
@@ -524,17 +573,6 @@ class Lab:
             self.run.write_json("apply", documents.of_apply(applied, self.target, self.server))
         self._progress.done()
         return applied
-
-    def _in_parts(self) -> IndexPlan:
-        """Return the plan with what the audit leaves to be built part by part, in its place."""
-        audit = self._judged()[1].audit
-        kept = audit.revised
-        parts = {item.statement.line: item.statement for item in audit.statements if _parted(item)}
-        if not parts:
-            return kept
-        creates = [item for item in parts.values() if isinstance(item, CreateIndex)]
-        merged = sorted([*kept.statements, *creates], key=lambda item: item.line)
-        return replace(kept, statements=tuple(merged))
 
     def _left_out(self) -> Iterator[Outcome]:
         """Say of each statement that the audit skips why it is not a step."""
@@ -553,11 +591,7 @@ class Lab:
     def unresolved(self) -> tuple[str, ...]:
         """Return the statements that the audit refuses or asks about."""
         _, audit = self._ruled()
-        return tuple(
-            item.label
-            for item in audit.statements
-            if item.verdict not in SETTLED and not _parted(item)
-        )
+        return tuple(item.label for item in audit.statements if item.verdict not in SETTLED)
 
     def benchmark(
         self,

@@ -19,7 +19,7 @@ from indexlab.demo import database
 from indexlab.errors import IndexlabError, InputError
 from indexlab.lab import Inputs, Lab
 from indexlab.plan import IndexPlan
-from indexlab.progress import Tell
+from indexlab.progress import About, Tell
 from indexlab.runs import Json, Run, documents
 
 UNRESOLVED = ("ask", "refuse")
@@ -91,9 +91,16 @@ class Pipeline:
         """Who says what the plan would do: for the stages whose verdicts rest on it."""
         return {"what_if": self.options.what_if, "keep_sandbox": self.options.keep_sandbox}
 
-    def apply(self) -> Json:
-        """Apply the revised plan; a dry run unless the options say execute."""
-        execute, settings = self.options.execute, self.options.settings
+    def apply(self, *, drop_replaced: bool = True) -> Json:
+        """Apply the revised plan; a dry run unless the options say execute.
+
+        Args:
+            drop_replaced: whether to drop what the plan replaces, where the settings ask for it.
+        """
+        execute, chosen = self.options.execute, Settings.parse(self.options.settings)
+        if not drop_replaced:
+            chosen = replace(chosen, drop_replaced=False)
+        settings = chosen.words()
         return self._stage(
             "apply",
             self.options.out,
@@ -218,7 +225,7 @@ class Pipeline:
                     self._put_load(out / "before")
             if not unresolved:
                 with summary.stage("apply"):
-                    self.apply()
+                    self.apply(drop_replaced=not self.options.execute)
             if self.options.execute and measures:
                 name = "benchmark, sides in turns" if interleaved else "benchmark after"
                 with summary.stage(name):
@@ -226,6 +233,8 @@ class Pipeline:
                     mode = "auto" if interleaved else "one side"
                     after = self.benchmark(label="after", baseline=before, mode=mode)
                 summary.headline = after["headline"]
+            if self.options.execute:
+                self._drop_replaced(summary, measured=measures)
         return Run(out).read_json("run")
 
     def _put_load(self, out: Path) -> None:
@@ -247,6 +256,34 @@ class Pipeline:
         """Whether both sides can be measured after the build."""
         disposable = self.options.disposable or self._inputs.target is None
         return disposable and self.options.mode != "one side" and not self._inputs.plan.drops
+
+    def _drop_replaced(self, summary: _Summary, *, measured: bool) -> None:
+        """Drop what the plan has replaced, where that is asked for and no query became slower."""
+        run = Run(self.options.out)
+        drops = run.read_json("audit")["replaced"]
+        if not drops or not Settings.parse(self.options.settings).drop_replaced:
+            return
+        kept = self._keeping(run) if measured else "no query was measured"
+        if kept:
+            summary.notices.append(f"Nothing was dropped, though it was asked for: {kept}.")
+            self.tell(About("run", summary.notices[-1], lasting=True), None)
+            return
+        with summary.stage("drop replaced"):
+            labs.drop_replaced(
+                run,
+                self._inputs.target,
+                self.options.target,
+                settings=self.options.settings,
+                tell=self.tell,
+            )
+
+    def _keeping(self, run: Run) -> str:
+        """Say which queries became slower than is allowed; empty where none did."""
+        comparison = documents.comparison(run)
+        if comparison is None:
+            return "nothing was compared"
+        slower = comparison.regressions(self.options.max_slowdown or 1.0)
+        return ", ".join(f"{change.query} became {units.factor(change.ratio)}" for change in slower)
 
     @property
     def plan(self) -> IndexPlan:
@@ -302,9 +339,7 @@ class Pipeline:
 
 def is_open(statement: Json) -> bool:
     """Return whether a statement of an audit keeps the plan from being applied; pure."""
-    errors = {item["rule"] for item in statement["findings"] if item["severity"] == "error"}
-    in_parts = statement["verdict"] == "refuse" and errors == {labs.IN_PARTS}
-    return statement["verdict"] in UNRESOLVED and not in_parts
+    return statement["verdict"] in UNRESOLVED
 
 
 def rollback(

@@ -160,7 +160,8 @@ class Foreseen:
         same = self.index(wanted.qualified)
         if step.action == "exists" and same is not None and same.constraint is None:
             statement = constraint_sql(relation.qualified, wanted.qualified)
-            return replace(step, action="constraint", statement=statement, undo="")
+            undo = drop_constraint_sql(relation.qualified, wanted.qualified)
+            return replace(step, action="constraint", statement=statement, undo=undo)
         return step
 
     def _absent(self, step: Step, wanted: Index) -> Step:

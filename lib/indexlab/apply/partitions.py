@@ -8,15 +8,18 @@ from typing import Literal
 
 from psycopg import sql as compose
 
-from indexlab import sql
 from indexlab.apply.statements import drop_sql, identifier
 from indexlab.apply.steps import Step
-from indexlab.catalog import Catalog, Index, Relation
+from indexlab.catalog import (
+    Catalog,
+    Index,
+    Relation,
+    direct_partitions,
+    part_name,
+    partitions_of,
+)
 from indexlab.plan import CreateIndex, IndexDef, IndexPlan, revised
 from indexlab.sql import RelationName
-
-LONGEST_ENDING = 40
-"""Bytes that the planned name may take of the name of a part's index."""
 
 Kind = Literal["only", "leaf", "attach"]
 
@@ -54,30 +57,11 @@ def leaves(catalog: Catalog, step: Step) -> IndexPlan:
     assert isinstance(step.planned, CreateIndex)
     assert step.on is not None
     root = catalog.find(step.on)
-    tables = [] if root is None else [root, *descendants(catalog, root)]
+    tables = [] if root is None else [root, *partitions_of(catalog, root)]
     creates = (
         revised(step.planned, step.planned.index.revise(table=item.qualified)) for item in tables
     )
     return IndexPlan(tuple(replace(item, search_path=step.planned.search_path) for item in creates))
-
-
-def descendants(catalog: Catalog, parent: Relation) -> Iterator[Relation]:
-    """Find the partitions of a table that take indexes, at every depth."""
-    for part in direct(catalog, parent):
-        yield part
-        if part.kind == "partitioned table":
-            yield from descendants(catalog, part)
-
-
-def direct(catalog: Catalog, parent: Relation) -> tuple[Relation, ...]:
-    """Return the partitions right below a table; foreign ones take no indexes."""
-    return tuple(
-        item
-        for item in catalog.relations
-        if item.parent == parent.oid
-        and item.is_partition
-        and item.kind in ("table", "partitioned table")
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +79,7 @@ def _below(
     there = above.there
     if there is None:
         yield Part("only", only_step(step, above.table, above.name))
-    for part in direct(catalog, above.table):
+    for part in direct_partitions(catalog, above.table):
         partitioned = part.kind == "partitioned table"
         found = _serving(catalog, step, part, None if there is None else there.oid)
         attached = found is not None and there is not None and found.parent == there.oid
@@ -108,7 +92,7 @@ def _below(
         elif not ready:
             yield Part("leaf", leaf_step(step, part, child))
         # What bears the name of a part of ours was left by an earlier run.
-        others = found is not None and found.name != part_name(part, step.name)
+        others = found is not None and found.name != part_name(part.name, step.name.name)
         adopted = found.definition if found is not None and ready and others else ""
         if not attached:
             yield Part("attach", attach_step(step, part, above.name, child), adopted)
@@ -124,7 +108,7 @@ def _serving(catalog: Catalog, step: Step, part: Relation, parent: int | None) -
         return None
     equal = [item for item in catalog.indexes_of(part.oid) if item.equals(wanted)]
     partitioned = part.kind == "partitioned table"
-    ours = part_name(part, step.name)
+    ours = part_name(part.name, step.name.name)
     free = [item for item in equal if item.parent is None and item.constraint is None]
     ranked = (
         *(item for item in equal if parent is not None and item.parent == parent),
@@ -134,19 +118,9 @@ def _serving(catalog: Catalog, step: Step, part: Relation, parent: int | None) -
     return next(iter(ranked), None)
 
 
-def part_name(part: Relation, planned: RelationName, number: int = 0) -> str:
-    """Call the index of a partition after the partition and the planned index."""
-    ending = f"_{planned.name}{number or ''}"
-    room = sql.MAX_IDENTIFIER_BYTES - min(len(ending.encode()), LONGEST_ENDING)
-    cut = part.name.encode()[:room].decode(errors="ignore")
-    if len(f"{cut}{ending}".encode()) > sql.MAX_IDENTIFIER_BYTES:
-        ending = f"_{planned.name}"[: LONGEST_ENDING - 4] + f"{number or ''}"
-    return sql.truncate(cut + ending)
-
-
 def _free_name(part: Relation, planned: RelationName, taken: set[tuple[str, str]]) -> RelationName:
     number = 0
-    while (part.schema, name := part_name(part, planned, number)) in taken:
+    while (part.schema, name := part_name(part.name, planned.name, number)) in taken:
         number += 1
     taken.add((part.schema, name))
     return RelationName(part.schema, name)

@@ -53,6 +53,9 @@ def _reverse(foreseen: Foreseen, outcome: Outcome) -> Step | None:
     if index is not None and (isinstance(wanted, Unresolved) or not index.equals(wanted)):
         why = f"left alone, it is no longer what was built: {index.definition}"
         return Step(name, created.index.table, "skip", outcome.undo, statement_, why)
+    if undo.kind == "alter_table_stmt" and index is not None and index.constraint is None:
+        why = "left alone, it has not become a constraint"
+        return Step(name, created.index.table, "skip", outcome.undo, statement_, why)
     step = foreseen.drop(statement_, name, own=True)
     return replace(step, action="skip") if step.action == "refuse" and not step.forbidden else step
 

@@ -86,6 +86,9 @@ class Settings:
     """Whether to build without CONCURRENTLY on a tiny table, or where nobody else is connected."""
     attach_constraint: bool = False
     """Whether a unique index becomes a constraint of its name."""
+    drop_replaced: bool = False
+    """Whether existing indexes that the plan's make superfluous are dropped, once those are valid;
+    the audit says which."""
     show_values: bool = False
     """Whether duplicates are reported with their values, which are data of the target."""
 

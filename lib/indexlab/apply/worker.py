@@ -263,16 +263,16 @@ class Worker(Hand):
         if index is None or index.constraint is not None:
             return done
         assert step.on is not None
+        before = _restored(done, index) if done.outcome == "exists" else None
+        if before is not None:
+            self.note(before)
         failure = self.brief(step, constraint_sql(step.on, step.name))
         if failure is not None:
             error = f"it stands, but is no constraint: {self.why(step, failure)}"
             return replace(done, outcome="failed", error=error, attempts=done.attempts + 1)
         undo = drop_constraint_sql(step.on, step.name)
-        if done.outcome == "exists":
-            again = IndexDef.parse(index.definition).revise(concurrently=True).sql
-            self.parts.append(
-                replace(done, definition=index.definition, undo=again, note="was no constraint")
-            )
+        if before is not None:
+            self.parts.append(before)
         return replace(
             done,
             outcome="built",
@@ -325,6 +325,12 @@ class Worker(Hand):
             if not self.again(step, failure, attempt, locked_out):
                 error = self.why(step, failure)
                 return outcome(step, "failed", attempts=attempt, error=error)
+
+
+def _restored(done: Outcome, index: Index) -> Outcome:
+    """Say how the index is built again that goes with the constraint it is made."""
+    again = IndexDef.parse(index.definition).revise(concurrently=True).sql
+    return replace(done, definition=index.definition, undo=again, note="was no constraint")
 
 
 def unheard(_: Outcome) -> None:

@@ -222,6 +222,7 @@ def _concluded(draft: Draft) -> StatementAudit:
     )
     kept, index = verdict in KEPT, draft.index
     name = replace(index.table, name=index.name or "")
+    way = "" if draft.parts else "CONCURRENTLY "
     return StatementAudit(
         statement=draft.statement,
         label=draft.index.name or "(unnamed)",
@@ -229,7 +230,9 @@ def _concluded(draft: Draft) -> StatementAudit:
         verdict=verdict,
         revised=_revision(draft) if kept else None,
         findings=draft.findings,
-        undo=f"DROP INDEX CONCURRENTLY IF EXISTS {name}" if kept else "",
+        undo=f"DROP INDEX {way}IF EXISTS {name}" if kept else "",
+        parts=draft.parts if kept else (),
+        restores=draft.restores if kept else (),
     )
 
 

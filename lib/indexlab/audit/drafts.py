@@ -34,6 +34,10 @@ class Draft:
     """The existing indexes that are superfluous once it is built."""
     replaces: tuple[Index, ...] = ()
     """Those of them that nothing speaks against dropping."""
+    parts: tuple[str, ...] = ()
+    """The statements that build it on a partitioned table, in order; elsewhere none."""
+    restores: tuple[str, ...] = ()
+    """The statements that build again what was there before and goes with it."""
 
     def table(self) -> Relation:
         """Return the relation; only for the rules after the one that finds it."""

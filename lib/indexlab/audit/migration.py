@@ -70,6 +70,14 @@ SELECT s.schemaname AS schema,
  ORDER BY pg_catalog.pg_relation_size(s.indexrelid) DESC, s.indexrelname;
 """
 
+IN_PARTS = """\
+-- Part by part, since the table is partitioned. ON ONLY and ATTACH lock for a moment: they wait
+-- behind long transactions, and others behind them.
+"""
+BY_THE_KIT = """\
+-- The table is partitioned: apply builds this part by part, psql needs migration.sql.
+"""
+
 SAMPLE = """\
 SELECT {columns}
   FROM (SELECT) AS always
@@ -98,6 +106,7 @@ def revised_plan_sql(audit: Audit) -> str:
             parts.append(_left_out(item))
             continue
         parts.append(_comment(_notes(item)) + "\n" if _notes(item) else "")
+        parts[-1] += f"{BY_THE_KIT}\n" if item.parts else ""
         accepted = "".join(_comment(str(ignore)) for ignore in item.statement.ignores)
         parts[-1] += _comment(item.statement.reason) + accepted
         parts[-1] += _statement(statement_sql(item.revised))
@@ -137,7 +146,7 @@ def rollback_sql(audit: Audit) -> str:
 
 
 def _undo(audit: Audit) -> str:
-    return "".join(_statement(item.undo) for item in reversed(audit.kept) if item.undo)
+    return "".join(_statement(text) for item in reversed(audit.kept) for text in item.backwards)
 
 
 def _header(audit: Audit) -> str:
@@ -164,7 +173,8 @@ def _changes(audit: Audit) -> str:
         text = _comment(item.statement.reason) + _comment(_notes(item))
         leftovers = [f.fix for f in item.findings if f.rule == "invalid-leftover"]
         text += "".join(_statement(leftover) for leftover in leftovers)
-        text += _statement(statement_sql(item.revised))
+        text += IN_PARTS if item.parts else ""
+        text += "".join(map(_statement, item.sequence))
         if isinstance(item.revised, CreateIndex):
             name = _name(item.revised)
             text += "".join(_statement(c.text) for c in comments if c.name == name)

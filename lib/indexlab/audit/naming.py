@@ -9,7 +9,6 @@ from dataclasses import replace
 from indexlab import sql
 from indexlab.audit.covering import drop_sql
 from indexlab.audit.drafts import Draft, Drafts, Facts, Scene, index_evidence
-from indexlab.audit.partitions import way
 from indexlab.catalog import Index
 from indexlab.plan import IndexDef
 
@@ -154,11 +153,10 @@ def _exists_but_invalid(scene: Scene, draft: Draft, existing: Index, silently: s
         return draft.found(
             "unfinished-index",
             "warning",
-            f"{name} is invalid until an index of every partition is attached to it",
+            f"{name} is invalid until an index of every partition is attached to it; "
+            "what is missing is built",
             subject=name,
             evidence=index_evidence(existing),
-            fix="; ".join(way(scene.catalog, draft)),
-            verdict="refuse",
         )
     return draft.found(
         "invalid-leftover",

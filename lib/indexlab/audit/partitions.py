@@ -1,50 +1,90 @@
-"""Indexes of partitioned tables: refused as one statement, with the statements that do it."""
+"""Indexes of partitioned tables: built part by part, since one statement cannot."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from indexlab import sql
+from indexlab.audit.covering import restore_sql
 from indexlab.audit.drafts import Draft, Drafts, Scene
-from indexlab.catalog import Catalog, Index, Relation
+from indexlab.catalog import (
+    Catalog,
+    Index,
+    Relation,
+    direct_partitions,
+    part_name,
+    partitions_of,
+)
 
 UNIQUE_KEY = "unique-without-partition-key"
 
 
-def built_in_parts(scene: Scene, drafts: Drafts) -> Drafts:
-    """Rule 23: CONCURRENTLY fails on a partitioned table; its parts are built one by one."""
+def unique_by_the_partition_key(scene: Scene, drafts: Drafts) -> Drafts:
+    """Rule 23: a unique index of a partitioned table contains its partition key."""
     return tuple(
-        _in_parts(scene.catalog, draft)
+        _with_its_key(scene.catalog, draft)
         if draft.verdict is None and draft.table().kind == "partitioned table"
         else draft
         for draft in drafts
     )
 
 
-def _in_parts(catalog: Catalog, draft: Draft) -> Draft:
-    table = draft.table()
-    name = str(table.qualified)
+def _with_its_key(catalog: Catalog, draft: Draft) -> Draft:
     missing = _missing_key(catalog, draft)
-    if missing:
-        return draft.found(
-            UNIQUE_KEY,
-            "error",
-            f"a unique index on the partitioned {name} must contain its partition key: "
-            f"{missing} is not among the keys of {draft.label}",
-            subject=name,
-            fix="add the partition key, or make the index unique on each partition by itself",
-            verdict="refuse",
-        )
-    statements = tuple(way(catalog, draft))
+    if not missing:
+        return draft
+    name = str(draft.table().qualified)
     return draft.found(
-        "partitioned-table",
+        UNIQUE_KEY,
         "error",
-        f"{name} is partitioned, and CONCURRENTLY cannot build an index on all its parts",
+        f"a unique index on the partitioned {name} must contain its partition key: "
+        f"{missing} is not among the keys of {draft.label}",
         subject=name,
-        evidence=(("partitions", sum(1 for _ in _parts(catalog, table))),),
-        fix="; ".join(statements),
+        fix="add the partition key, or make the index unique on each partition by itself",
         verdict="refuse",
+    )
+
+
+def built_in_parts(scene: Scene, drafts: Drafts) -> Drafts:
+    """Rule 23: CONCURRENTLY fails on a partitioned table; its parts are built one by one.
+
+    The last rule, so that only what is built takes names and indexes of the partitions.
+    """
+    building = [draft for draft in drafts if draft.verdict is None]
+    taken = _Taken(
+        {(item.schema, item.name) for item in scene.catalog.relations}
+        | {(d.table().schema, d.index.name or "") for d in building}
+    )
+    return tuple(
+        _in_parts(scene, draft, taken)
+        if draft.verdict is None and draft.table().kind == "partitioned table"
+        else draft
+        for draft in drafts
+    )
+
+
+def _in_parts(scene: Scene, draft: Draft, taken: _Taken) -> Draft:
+    catalog, table = scene.catalog, draft.table()
+    parts = tuple(_way(scene, draft, taken))
+    count = sum(1 for part in partitions_of(catalog, table) if part.kind == "table")
+    draft = draft.found(
+        "partitioned-table",
+        "info",
+        f"{table.qualified} is partitioned, and CONCURRENTLY cannot build an index on all its "
+        "parts: it is built part by part",
+        subject=str(table.qualified),
+        evidence=(
+            ("built", "ON ONLY the parent, each leaf concurrently, then attached"),
+            ("partitions", count),
+        ),
+        fix="; ".join(part.statement for part in parts),
+    )
+    return replace(
+        draft,
+        corrected=draft.corrected or draft.statement.index.concurrently,
+        parts=tuple(part.statement for part in parts),
+        restores=tuple(part.restore for part in parts if part.restore),
     )
 
 
@@ -58,18 +98,51 @@ def _missing_key(catalog: Catalog, draft: Draft) -> str:
     return ", ".join(columns.get(number, "an expression") for number in lacking)
 
 
-def way(catalog: Catalog, draft: Draft) -> Iterator[str]:
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """One of the statements that build the index of a partitioned table."""
+
+    statement: str
+    restore: str = ""
+    """Builds again what goes with the parent, of an index that was there before."""
+
+
+class _Taken:
+    """The names and the indexes of partitions that are no longer free."""
+
+    def __init__(self, names: set[tuple[str, str]]):
+        self._names = names
+        self._adopted: set[int] = set()
+
+    def name(self, part: Relation, planned: str) -> sql.RelationName:
+        """Call the index of a partition after the partition and the planned index."""
+        number = 0
+        while (part.schema, name := part_name(part.name, planned, number)) in self._names:
+            number += 1
+        self._names.add((part.schema, name))
+        return sql.RelationName(part.schema, name)
+
+    def adopt(self, index: Index) -> bool:
+        """Return whether an index is free to be attached, which it then is no more."""
+        free = index.oid not in self._adopted
+        self._adopted.add(index.oid)
+        return free
+
+
+def _way(scene: Scene, draft: Draft, taken: _Taken) -> Iterator[_Part]:
     """Write the statements that build an index on a partitioned table without blocking writers.
 
     An equal index that a partition has already is attached instead of built again.
     """
     table, name = draft.table(), draft.index.name or ""
-    existing = catalog.index(table.schema, name)
+    existing = scene.catalog.index(table.schema, name)
+    if existing is not None and scene.dropped_before(existing.oid, draft.place):
+        existing = None
     if existing is None:
-        yield _on_only(draft, table, name)
-    taken = {(item.schema, item.name) for item in catalog.relations}
-    above = _Above(table, sql.RelationName(table.schema, name), existing)
-    yield from _children(catalog, draft, above, taken)
+        yield _Part(_on_only(draft, table, name))
+    yield from _below(
+        scene, draft, _Above(table, sql.RelationName(table.schema, name), existing), taken
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,85 +154,60 @@ class _Above:
     existing: Index | None
 
 
-def _children(
-    catalog: Catalog, draft: Draft, above: _Above, taken: set[tuple[str, str]]
-) -> Iterator[str]:
-    for part in _direct(catalog, above.table):
+def _below(scene: Scene, draft: Draft, above: _Above, taken: _Taken) -> Iterator[_Part]:
+    for part in direct_partitions(scene.catalog, above.table):
         partitioned = part.kind == "partitioned table"
-        there = _equal_on(catalog, draft, part)
+        there = _equal_on(scene, draft, part, above.existing)
+        attached = there is not None and there.parent is not None
+        if there is not None and not attached and not taken.adopt(there):
+            there = None
+        name = taken.name(part, draft.index.name or "") if there is None else there.qualified
         if there is None:
-            name = _free_name(part, draft.index.name or "", taken)
-            yield (_on_only if partitioned else _on_leaf)(draft, part, name.name)
-        else:
-            name = there.qualified
+            yield _Part((_on_only if partitioned else _on_leaf)(draft, part, name.name))
         if partitioned:
-            yield from _children(catalog, draft, _Above(part, name, there), taken)
-        if there is None or above.existing is None or there.parent != above.existing.oid:
-            yield f"ALTER INDEX {above.index} ATTACH PARTITION {name}"
+            yield from _below(scene, draft, _Above(part, name, there), taken)
+        if not attached:
+            again = there is not None and there.usable and not partitioned
+            yield _Part(
+                f"ALTER INDEX {above.index} ATTACH PARTITION {name}",
+                restore_sql(scene.catalog, there) if again and there is not None else "",
+            )
 
 
 def _on_leaf(draft: Draft, table: Relation, name: str) -> str:
-    index = draft.index.revise(
-        name=name, table=table.qualified, concurrently=True, if_not_exists=False
-    )
-    statement = sql.parse(index.sql, "<index>")[0]
-    statement.tree.relation.inh = True
-    return sql.deparse(statement.node)
+    return draft.index.revise(
+        name=name, table=table.qualified, concurrently=True, if_not_exists=False, only=False
+    ).sql
 
 
 def _on_only(draft: Draft, table: Relation, name: str) -> str:
-    index = draft.index.revise(
-        name=name, table=table.qualified, concurrently=False, if_not_exists=False
-    )
-    statement = sql.parse(index.sql, "<index>")[0]
-    statement.tree.relation.inh = False
-    return sql.deparse(statement.node)
+    return draft.index.revise(
+        name=name, table=table.qualified, concurrently=False, if_not_exists=False, only=True
+    ).sql
 
 
-def _direct(catalog: Catalog, parent: Relation) -> list[Relation]:
-    """Return the partitions that take indexes; foreign tables are passed over by the server."""
-    return [
-        item
-        for item in catalog.relations
-        if item.parent == parent.oid
-        and item.is_partition
-        and item.kind in ("table", "partitioned table")
-    ]
+def _equal_on(scene: Scene, draft: Draft, part: Relation, above: Index | None) -> Index | None:
+    """Return the index of a partition that is the planned one there: attached, or free to be.
 
-
-def _parts(catalog: Catalog, parent: Relation) -> Iterator[Relation]:
-    for part in _direct(catalog, parent):
-        if part.kind == "partitioned table":
-            yield from _parts(catalog, part)
-        else:
-            yield part
-
-
-def _equal_on(catalog: Catalog, draft: Draft, part: Relation) -> Index | None:
-    """Return the usable index of a partition that is the planned one there."""
-    wanted = catalog.wanted(draft.index.revise(table=part.qualified))
+    Args:
+        scene: what exists and what the plan drops of it.
+        draft: the planned index of the whole.
+        part: the partition.
+        above: the index that it is to be attached to, if that exists.
+    """
+    wanted = scene.catalog.wanted(draft.index.revise(table=part.qualified))
     if not isinstance(wanted, Index):
         return None
-    return next(
-        (
-            index
-            for index in catalog.indexes_of(part.oid)
-            if (index.usable or part.kind == "partitioned table")
-            and index.constraint is None
-            and index.equals(wanted)
+    equal = [item for item in scene.catalog.indexes_of(part.oid) if item.equals(wanted)]
+    ranked = (
+        *(item for item in equal if above is not None and item.parent == above.oid),
+        *(
+            item
+            for item in equal
+            if item.parent is None
+            and item.constraint is None
+            and (item.usable or part.kind == "partitioned table")
+            and not scene.drops(item)
         ),
-        None,
     )
-
-
-def _free_name(part: Relation, planned: str, taken: set[tuple[str, str]]) -> sql.RelationName:
-    """Call the index of a partition after the partition and the planned index."""
-    number = 0
-    while True:
-        ending = f"_{planned}{number or ''}"
-        room = sql.MAX_IDENTIFIER_BYTES - min(len(ending.encode()), 40)
-        name = sql.truncate(part.name.encode()[:room].decode(errors="ignore") + ending)
-        if (part.schema, name) not in taken:
-            taken.add((part.schema, name))
-            return sql.RelationName(part.schema, name)
-        number += 1
+    return next(iter(ranked), None)

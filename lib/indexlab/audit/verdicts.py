@@ -65,6 +65,24 @@ class StatementAudit:
     findings: tuple[Finding, ...] = ()
     undo: str = ""
     """The statement that takes it back; empty where nothing is run."""
+    parts: tuple[str, ...] = ()
+    """The statements that build it on a partitioned table, in order; elsewhere none."""
+    restores: tuple[str, ...] = ()
+    """What builds again, after `undo`, the indexes that were there before and went with it."""
+
+    @property
+    def sequence(self) -> tuple[str, ...]:
+        """The statements to run, one after the other, without semicolons."""
+        if self.revised is None:
+            return ()
+        return self.parts or (statement_sql(self.revised),)
+
+    @property
+    def backwards(self) -> tuple[str, ...]:
+        """The statements that take it back, without semicolons."""
+        if self.revised is None or not self.undo:
+            return ()
+        return (self.undo, *self.restores)
 
     @property
     def why(self) -> str:
@@ -139,6 +157,25 @@ class Audit:
     def kept(self) -> tuple[StatementAudit, ...]:
         """The statements that are to be run."""
         return tuple(item for item in self.statements if item.verdict in KEPT)
+
+    @property
+    def replaced(self) -> tuple[str, ...]:
+        """The statements that drop what planned indexes make superfluous, once those are valid.
+
+        Only what a planned index covers by its definition, with nothing to be said for keeping it,
+        and what can be dropped CONCURRENTLY.
+        """
+        names = {
+            finding.subject
+            for item in self.kept
+            for finding in item.findings
+            if finding.rule == "replaces-index" and finding.fix and not finding.suppressed
+        }
+        return tuple(
+            item.drop
+            for item in self.existing
+            if item.label in names and item.drop.startswith("DROP INDEX CONCURRENTLY ")
+        )
 
     @property
     def summary(self) -> str:

@@ -16,6 +16,7 @@ from indexlab.catalog.objects import (
     Unresolved,
     same_key,
 )
+from indexlab.catalog.partitions import direct_partitions, part_name, partitions_of
 from indexlab.catalog.queries import read
 from indexlab.catalog.snapshot import Catalog
 
@@ -33,6 +34,9 @@ __all__ = [
     "Relation",
     "Tablespace",
     "Unresolved",
+    "direct_partitions",
+    "part_name",
+    "partitions_of",
     "read",
     "same_key",
     "with_expressions",

@@ -86,7 +86,7 @@ def changes(audit: Audit) -> tuple[Change, ...]:
 def _change(audit: Audit, item: StatementAudit) -> Change:
     return Change(
         up=tuple(_up(audit, item)),
-        down=(item.undo,) if item.undo else (),
+        down=item.backwards,
         reason=tuple(_flat(line) for line in item.statement.reason.splitlines()),
     )
 
@@ -98,7 +98,7 @@ def _up(audit: Audit, item: StatementAudit) -> Iterator[str]:
         return
     yield from (f.fix.rstrip(";") for f in item.findings if f.rule == "invalid-leftover")
     index = item.revised.index
-    yield index.revise(if_not_exists=False).sql
+    yield from item.parts or (index.revise(if_not_exists=False).sql,)
     name = RelationName(index.table.schema, index.name or "")
     for other in audit.revised.statements:
         if isinstance(other, CommentOnIndex) and other.name == name:

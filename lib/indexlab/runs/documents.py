@@ -35,6 +35,7 @@ def of_audit(audit: Audit, target: Target, impact: Impact | None = None) -> Json
                 "statement": item.statement.text,
                 "verdict": item.verdict,
                 "revised": None if item.revised is None else statement_sql(item.revised),
+                "sequence": item.sequence,
                 "findings": [
                     {**_finding(finding), "at": asdict(place(item, finding))}
                     for finding in item.findings
@@ -53,6 +54,7 @@ def of_audit(audit: Audit, target: Target, impact: Impact | None = None) -> Json
             }
             for item in audit.existing
         ],
+        "replaced": audit.replaced,
         "advice": [_finding(finding) for finding in audit.advice],
         "preconditions": [_finding(finding) for finding in audit.preconditions],
         "impact": [] if impact is None else [_impact(impact, item) for item in impact.queries],
