@@ -6,6 +6,7 @@ import itertools
 import os
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -44,6 +45,8 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["INDEXLAB_HOME"] = str(home)
     os.environ.setdefault("INDEXLAB_DEMO_ROWS", "20000")
     config.add_cleanup(lambda: shutil.rmtree(home, ignore_errors=True))
+    # A job in the background ignores Ctrl-C, and so would every program that a test interrupts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_report_header() -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +11,16 @@ import psycopg
 import pytest
 
 from indexlab import benchmark, explain, workload
-from indexlab.benchmark import Failure, Measurement, Sample, Series, Table, answers, intervals
+from indexlab.benchmark import (
+    Failure,
+    Measurement,
+    Sample,
+    Series,
+    Table,
+    answers,
+    intervals,
+    sessions,
+)
 from indexlab.benchmark.rounds import Unit
 from indexlab.target import Server, Target
 from indexlab.workload import SampledQuery
@@ -373,3 +383,18 @@ def test_the_same_measurement_on_a_server_that_was_replaced(database: Target) ->
     found = benchmark.measure(database, (SampledQuery(query, ((),)),), rounds=1)
     other = replace(found, server=replace(found.server, port=1))
     assert any("the servers differ" in words for words in compared(found, other).warnings)
+
+
+def test_an_interrupt_before_the_wait_leaves_nothing_running(
+    session: psycopg.Connection, database: Target
+) -> None:
+    with sessions.opened(database, 60, read_only=True) as conn:
+        pid = conn.info.backend_pid
+        with pytest.raises(KeyboardInterrupt), conn.transaction(), sessions._settled(conn):
+            conn.pgconn.send_query(b"SELECT pg_sleep(60)")
+            raise KeyboardInterrupt
+        assert conn.closed
+    deadline = time.monotonic() + 30
+    running = "SELECT count(*) FROM pg_stat_activity WHERE pid = %s AND state = 'active'"
+    while session.execute(running, [pid]).fetchone() != (0,):
+        assert time.monotonic() < deadline

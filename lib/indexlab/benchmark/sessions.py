@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from statistics import median
 from typing import Any
 
@@ -18,6 +18,8 @@ from indexlab.target import Server, Target
 from indexlab.workload import Values
 
 OVERHEAD_EXECUTIONS = 100
+CANCELLING = 5.0
+"""Seconds that a server may take to hear of a cancellation."""
 OTHERS_MS = 10_000
 """How long hiding an index waits for other users of its table."""
 
@@ -65,10 +67,11 @@ def timed(
     """
     parameters = [None if value is None else value.encode() for value in values]
     key = name.encode()
-    started = time.perf_counter_ns()
-    conn.pgconn.send_query_prepared(key, parameters)
-    results = conn.wait(generators.execute(conn.pgconn))
-    elapsed = time.perf_counter_ns() - started
+    with _settled(conn):
+        started = time.perf_counter_ns()
+        conn.pgconn.send_query_prepared(key, parameters)
+        results = conn.wait(generators.execute(conn.pgconn))
+        elapsed = time.perf_counter_ns() - started
     return max(elapsed, 1) / 1e6, _checked(conn, results)
 
 
@@ -78,8 +81,27 @@ def prepare(conn: psycopg.Connection[Any], name: str, statement: str) -> None:
     Raises:
         psycopg.Error: whatever the server says.
     """
-    conn.pgconn.send_prepare(name.encode(), statement.encode())
-    _checked(conn, conn.wait(generators.execute(conn.pgconn)))
+    with _settled(conn):
+        conn.pgconn.send_prepare(name.encode(), statement.encode())
+        results = conn.wait(generators.execute(conn.pgconn))
+    _checked(conn, results)
+
+
+@contextmanager
+def _settled(conn: psycopg.Connection[Any]) -> Iterator[None]:
+    """Leave no statement running behind an interrupt that psycopg's wait loop has not seen.
+
+    That is one before the wait began, or a second one. The session ends, since its protocol is in
+    the middle of an answer, and with it the transaction.
+    """
+    try:
+        yield
+    except BaseException:
+        if conn.pgconn.transaction_status == pq.TransactionStatus.ACTIVE:
+            with suppress(psycopg.Error):
+                conn.cancel_safe(timeout=CANCELLING)
+            conn.close()
+        raise
 
 
 def _checked(conn: psycopg.Connection[Any], results: Sequence[pq.abc.PGresult]) -> pq.abc.PGresult:
