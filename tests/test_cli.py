@@ -638,7 +638,12 @@ ANALYZE shop.orders;
 """
 SLOWED = """
 -- name: minds_the_index
-SELECT CASE WHEN to_regclass('shop.wide') IS NULL THEN 'fast' ELSE pg_sleep(0.02)::text END;
+SELECT CASE WHEN to_regclass('shop.wide') IS NULL THEN '' ELSE pg_sleep(0.02)::text END;
+"""
+OTHER_ANSWER = """
+-- name: sees_the_index
+SELECT pg_sleep(CASE WHEN to_regclass('shop.wide') IS NULL THEN 0.001 ELSE 0.02 END),
+       to_regclass('shop.wide')::text;
 """
 STEADY = """
 -- name: of_a_moment
@@ -707,6 +712,16 @@ def test_a_run_drops_what_is_replaced_after_the_benchmark_and_restores_it(
     assert (back.returncode, _there(session)) == (0, ["beside", "narrow"]), back.stderr
 
 
+def test_a_run_keeps_what_is_replaced_where_answers_differ(
+    indexlab: Command, replacing: tuple[str, ...], session: psycopg.Connection, tmp_path: Path
+) -> None:
+    (tmp_path / "workload.sql").write_text(OTHER_ANSWER)
+    measured = ("--workload", "workload.sql", "--budget", "1")
+    done = indexlab("run", *replacing, *measured, "--drop-replaced")
+    assert (done.returncode, _there(session)) == (0, ["beside", "narrow", "wide"]), done.stderr
+    assert "sees_the_index cannot be compared: the sides gave different answers" in done.stderr
+
+
 def test_a_run_keeps_what_is_replaced_where_a_query_became_slower(
     indexlab: Command, replacing: tuple[str, ...], session: psycopg.Connection, tmp_path: Path
 ) -> None:
@@ -733,7 +748,7 @@ ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 BOTH = re.compile(r"shop\.(one|two): waiting for old[^\r\n]*\r\nshop\.(one|two): waiting for old")
 
 
-def _until(side: int, pattern: re.Pattern[str] | None) -> str:
+def _read_until(side: int, pattern: re.Pattern[str] | None) -> str:
     """Read a terminal until its text has the pattern, or to its end."""
     said = ""
     with suppress(OSError):  # Linux says EIO where the other side is closed
@@ -762,10 +777,10 @@ def test_a_terminal_has_one_line_for_each_step_that_changes_in_place(
         stderr=theirs,
     )
     os.close(theirs)
-    drawn = _until(ours, BOTH)
+    drawn = _read_until(ours, BOTH)
     assert BOTH.search(ANSI.sub("", drawn)), drawn
     session.execute("ROLLBACK")
-    drawn += _until(ours, None)
+    drawn += _read_until(ours, None)
     told, _ = process.communicate(timeout=60)
     os.close(ours)
     assert process.returncode == 0, drawn

@@ -23,6 +23,7 @@ from indexlab.progress import About, Tell
 from indexlab.runs import Json, Run, documents
 
 UNRESOLVED = ("ask", "refuse")
+DIFFER = ("rows differ", "values differ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,12 +279,19 @@ class Pipeline:
             )
 
     def _keeping(self, run: Run) -> str:
-        """Say which queries became slower than is allowed; empty where none did."""
+        """Say which queries became slower than is allowed, or cannot be compared."""
         comparison = documents.comparison(run)
         if comparison is None:
             return "nothing was compared"
         slower = comparison.regressions(self.options.max_slowdown or 1.0)
-        return ", ".join(f"{change.query} became {units.factor(change.ratio)}" for change in slower)
+        reasons = [f"{change.query} became {units.factor(change.ratio)}" for change in slower]
+        reasons += [
+            f"{change.query} cannot be compared: {change.why}"
+            for change in comparison.changes
+            if change.answers in DIFFER and change.why
+        ]
+        reasons += [f"{failure.query} fails" for failure in comparison.broken()]
+        return ", ".join(reasons)
 
     @property
     def plan(self) -> IndexPlan:

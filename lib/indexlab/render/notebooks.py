@@ -26,6 +26,7 @@ TYPES: Mapping[str, tuple[type, ...]] = {
 }
 STAGES = ("audit", "apply", "benchmark")
 ENGINE = "indexlab"
+KERNEL_LOG = "kernel.log"
 TEMPLATES = Path(__file__).parents[1] / "templates"
 
 
@@ -136,7 +137,13 @@ def execute(
             except PapermillExecutionError as error:
                 failure = error
         if not executed.exists():
-            raise IncompleteError(f"the {stage} notebook could not be started")
+            log = place / KERNEL_LOG
+            said = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
+            raise IncompleteError(
+                _without(
+                    f"the {stage} notebook could not be started {said[-2000:]}", secrets
+                ).strip()
+            )
         text = _without(executed.read_text(encoding="utf-8"), secrets)
     document = nbformat.reads(text, as_version=4)
     _forget_places(document)
@@ -216,15 +223,20 @@ def _register_engine() -> None:
     class PrivateKernelManager(AsyncKernelManager):  # type: ignore[misc]
         async def _async_pre_start_kernel(self, **options: Any) -> Any:
             self.transport = "ipc"
-            self.ip = str(Path(os.environ["JUPYTER_RUNTIME_DIR"]) / "kernel")
+            private = Path(os.environ["JUPYTER_RUNTIME_DIR"])
+            self.ip = str(private / "kernel")
+            # What a kernel says of itself when it is interrupted is nothing for the terminal.
+            self.log_file = (private / KERNEL_LOG).open("ab")
             _KERNELS.append(self)
-            return await super()._async_pre_start_kernel(**options)
+            command, options = await super()._async_pre_start_kernel(**options)
+            return command, {**options, "stderr": self.log_file}
 
         pre_start_kernel = _async_pre_start_kernel
 
         async def _async_cleanup_resources(self, restart: bool = False) -> None:
             if self in _KERNELS:
                 _KERNELS.remove(self)
+                self.log_file.close()
             await super()._async_cleanup_resources(restart)
 
         cleanup_resources = _async_cleanup_resources
