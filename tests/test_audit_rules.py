@@ -663,6 +663,20 @@ def test_rule_35_duplicates_are_counted_before_a_unique_build(
     assert nulls.verdict == "refuse"
 
 
+def test_rule_35_the_rows_of_a_partitioned_table_are_those_of_its_partitions(told: Told) -> None:
+    parted = (
+        "CREATE TABLE p (a int, s text) PARTITION BY LIST (a);"
+        "CREATE TABLE p1 PARTITION OF p FOR VALUES IN (1);"
+        "INSERT INTO p VALUES (1, 'x'), (1, 'X');"
+    )
+    for planned in ("(a)", "(a, lower(s))"):
+        item = told(parted, f"CREATE UNIQUE INDEX i ON p {planned}")
+        assert (item.verdict, "duplicate-rows" in rules(item)) == ("refuse", True), planned
+    assert told(parted, "CREATE UNIQUE INDEX i ON p (a, s)").verdict == "build"
+    failing = told(parted, "CREATE INDEX i ON p ((s::int))")
+    assert "refused-by-rows" in rules(failing)
+
+
 def test_rule_35_what_is_not_counted_is_said(told: Told) -> None:
     schema = T + "INSERT INTO t (a, n, s) VALUES (1, 0, 'x')"
     item = told(schema, "CREATE UNIQUE INDEX i ON t (s text_pattern_ops)")

@@ -79,7 +79,7 @@ def read(
     answers = Answers(
         builds,
         duplicates.count(conn, catalog, drafts, builds),
-        rows.read(conn, drafts, builds),
+        rows.read(conn, catalog, drafts, builds),
     )
     facts = replace(facts, catalog=catalog, answers=answers)
     return catalog, _judged(facts, plan, workload, drafts)

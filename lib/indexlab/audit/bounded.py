@@ -8,7 +8,8 @@ import psycopg
 from psycopg import sql as compose
 
 from indexlab import units
-from indexlab.catalog import Relation
+from indexlab.catalog import Catalog, Relation
+from indexlab.catalog.partitions import partitions_of
 
 TIMEOUT_MS = 5_000
 LARGEST_BYTES = 1 << 30
@@ -27,13 +28,22 @@ ANSWER = 4
 """Which of the statements has the rows."""
 
 
-def not_to_be_read(table: Relation) -> str:
+def not_to_be_read(catalog: Catalog, table: Relation) -> str:
     """Say why the rows of a table are left alone; empty if they may be read. Pure."""
     if not table.readable:
         return "the role may not read the table"
-    if table.bytes > LARGEST_BYTES:
-        return f"the table has {units.size(table.bytes)}"
-    return ""
+    parts = (table, *partitions_of(catalog, table))
+    oids = {part.oid for part in parts}
+    if any(r.kind == "foreign table" and r.parent in oids for r in catalog.relations):
+        return "a partition is a foreign table"
+    size = sum(part.bytes for part in parts)
+    return f"the table has {units.size(size)}" if size > LARGEST_BYTES else ""
+
+
+def rows_of(table: Relation) -> compose.Composed:
+    """Name the rows that an index on a table covers: its partitions', but no children's; pure."""
+    only = compose.SQL("" if table.kind == "partitioned table" else "ONLY ")
+    return only + compose.Identifier(table.schema, table.name)
 
 
 def one_row(conn: psycopg.Connection[Any], query: compose.Composed) -> tuple[Any, ...]:

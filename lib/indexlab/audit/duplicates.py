@@ -9,7 +9,7 @@ import psycopg
 from psycopg import sql as compose
 
 from indexlab.audit.answers import Answer, Duplicates
-from indexlab.audit.bounded import not_to_be_read, one_row, too_long
+from indexlab.audit.bounded import not_to_be_read, one_row, rows_of, too_long
 from indexlab.audit.drafts import Draft
 from indexlab.catalog import Catalog, Index, Relation
 
@@ -18,7 +18,7 @@ COUNT = """
 SELECT count(*),
        COALESCE(sum(g.number), 0)::bigint
   FROM (SELECT count(*) AS number
-          FROM ONLY {table}
+          FROM {table}
          WHERE ({predicate})
            AND {comparable}
          GROUP BY {keys}
@@ -54,7 +54,7 @@ def _counted(conn: psycopg.Connection[Any], catalog: Catalog, draft: Draft) -> D
     statement, table = draft.index.sql, draft.table()
     if _enforced_already(catalog, draft.planned()):
         return Duplicates(statement)
-    why = not_to_be_read(table)
+    why = not_to_be_read(catalog, table)
     if any(key.opclass for key in draft.index.keys):
         why = why or "its operator class may compare otherwise than GROUP BY does"
     if why:
@@ -101,7 +101,7 @@ def _query(draft: Draft, table: Relation) -> compose.Composed:
     if index.nulls_not_distinct:
         comparable = []
     return compose.SQL(COUNT).format(
-        table=compose.Identifier(table.schema, table.name),
+        table=rows_of(table),
         predicate=_verbatim(index.predicate or "true"),
         comparable=_verbatim(" AND ".join(comparable) or "true"),
         keys=_verbatim(", ".join(keys)),

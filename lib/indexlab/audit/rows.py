@@ -14,8 +14,9 @@ import psycopg
 from psycopg import sql as compose
 
 from indexlab.audit.answers import Answer, Rows
-from indexlab.audit.bounded import not_to_be_read, one_row, too_long
+from indexlab.audit.bounded import not_to_be_read, one_row, rows_of, too_long
 from indexlab.audit.drafts import Draft
+from indexlab.catalog import Catalog
 
 METHODS = ("btree", "brin")
 """The methods that store whole values on their pages, and so have a limit."""
@@ -35,7 +36,7 @@ READ = """
 SELECT COALESCE(max(GREATEST({stored})), 0)::bigint,
        COALESCE(max(GREATEST({final})), 0)::bigint,
        COALESCE(max({together}), 0)::bigint
-  FROM ONLY {table}
+  FROM {table}
  WHERE ({predicate})
 """
 # An index takes a compressed value as it is, and compresses another one unless its column forbids.
@@ -57,7 +58,7 @@ RUNS = """
 SELECT count(DISTINCT substring(w.bytes FROM s.place FOR 3))
   FROM (SELECT substring(pg_catalog.convert_to({column}::text, pg_catalog.getdatabaseencoding())
                          FROM 1 FOR 16000) AS bytes
-          FROM ONLY {table}
+          FROM {table}
          WHERE ({predicate})
            AND pg_catalog.pg_typeof({column})::oid IN (25, 1042, 1043)
            AND pg_catalog.pg_column_size({column}) > 2704
@@ -70,12 +71,16 @@ SURELY_WIDE = 2720
 
 
 def read(
-    conn: psycopg.Connection[Any], drafts: Iterable[Draft], builds: Iterable[Answer]
+    conn: psycopg.Connection[Any],
+    catalog: Catalog,
+    drafts: Iterable[Draft],
+    builds: Iterable[Answer],
 ) -> tuple[Rows, ...]:
     """Read the rows for each statement that may fail on one; reads only, some seconds at most each.
 
     Args:
         conn: a connection to the target, in autocommit mode.
+        catalog: the target.
         drafts: the planned statements, with tables and columns as corrected.
         builds: what a server made of them: an expression that it refuses is not run.
     """
@@ -83,7 +88,7 @@ def read(
     asked = {d.index.sql: d for d in drafts if d.verdict is None and d.wanted is not None}
     wide = _out_of_line(conn, {d.table().oid for d in asked.values() if _has_limit(d)})
     return tuple(
-        _read(conn, draft)
+        _read(conn, catalog, draft)
         for statement, draft in asked.items()
         if (statement in sound if _computes(draft) else _has_limit(draft) and _in(draft, wide))
     )
@@ -98,7 +103,8 @@ def _has_limit(draft: Draft) -> bool:
 
 
 def _in(draft: Draft, tables: frozenset[int]) -> bool:
-    return draft.table().oid in tables
+    # The values of a partitioned table are with its partitions.
+    return draft.table().oid in tables or draft.table().kind == "partitioned table"
 
 
 def _out_of_line(conn: psycopg.Connection[Any], tables: set[int]) -> frozenset[int]:
@@ -107,9 +113,9 @@ def _out_of_line(conn: psycopg.Connection[Any], tables: set[int]) -> frozenset[i
     return frozenset(oid for (oid,) in conn.execute(OUT_OF_LINE, [sorted(tables)]))
 
 
-def _read(conn: psycopg.Connection[Any], draft: Draft) -> Rows:
+def _read(conn: psycopg.Connection[Any], catalog: Catalog, draft: Draft) -> Rows:
     statement, table = draft.index.sql, draft.table()
-    why = not_to_be_read(table)
+    why = not_to_be_read(catalog, table)
     if why:
         return Rows(statement, unread=why)
     try:
@@ -149,7 +155,7 @@ def _columns(draft: Draft) -> tuple[str, ...]:
 
 def _rows_of(draft: Draft) -> dict[str, compose.Composable]:
     return {
-        "table": compose.Identifier(draft.table().schema, draft.table().name),
+        "table": rows_of(draft.table()),
         "predicate": compose.SQL(draft.index.predicate or "true"),
     }
 
