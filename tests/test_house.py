@@ -25,6 +25,7 @@ PACKAGE = ROOT / "lib" / "indexlab"
 LAW = (
     ("errors",),
     ("units", "sql", "display", "rules"),
+    ("records",),
     ("plan", "workload", "target", "embedded", "progress"),
     ("demo", "explain", "catalog"),
     ("sizes",),

@@ -6,13 +6,17 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg import sql
 from psycopg.rows import tuple_row
 
 from indexlab import display, units
+from indexlab.records import Record
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MAX_PARTS = 4
 AGGREGATES = {"Sorted": "GroupAggregate", "Hashed": "HashAggregate", "Mixed": "MixedAggregate"}
@@ -42,7 +46,7 @@ FURNITURE = ("Hash", "Materialize", "Memoize", "BitmapAnd", "BitmapOr", "Result"
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
+class Node(Record):
     """One step of a plan; the times, rows and buffers are those of the server's own report."""
 
     type: str
@@ -88,6 +92,12 @@ class Node:
             return (self.relation,)
         return self.schema, self.relation.removeprefix(f"{self.schema}.")
 
+    def __repr__(self) -> str:
+        return f"<{display.clean(self.title())}, cost {units.cost(self.total_cost)}>"
+
+    def __str__(self) -> str:
+        return self.title()
+
     def title(self) -> str:
         """Name the step as psql does: `Index Scan using idx on core.bookings b`."""
         using = f" using {self.index}" if self.index and self.relation else ""
@@ -97,7 +107,7 @@ class Node:
 
 
 @dataclass(frozen=True, slots=True)
-class Buffers:
+class Buffers(Record):
     """Pages of 8 kB that a whole statement touched, planning not included."""
 
     shared_hit: int
@@ -109,7 +119,7 @@ class Buffers:
 
 
 @dataclass(frozen=True, slots=True)
-class Explain:
+class Explain(Record):
     """What the server says about one execution, or about the plan that it would use."""
 
     root: Node
@@ -164,8 +174,14 @@ class Explain:
             lines.append(f"Execution Time: {self.execution_ms:.3f} ms")
         return "\n".join(lines)
 
-    def frame(self) -> Any:
-        """Return the steps as a pandas DataFrame, one row each, parents first."""
+    def frame(self) -> pd.DataFrame:
+        """Return the steps as a pandas DataFrame, one row each, parents first.
+
+        Columns: `depth` below the topmost step; `type`; `relation`; `index`; `total_cost` in the
+        planner's units; `plan_rows`, estimated; `actual_rows` and `actual_ms`, means per loop, the
+        latter in milliseconds with the children; `actual_loops`; `rows_removed` per loop by filters
+        and rechecks; `shared_hit` and `shared_read`, pages of 8 kB over all loops.
+        """
         import pandas as pd
 
         columns = [
@@ -186,6 +202,9 @@ class Explain:
             for depth, node in _levels(self.root, 0)
         ]
         return pd.DataFrame(rows, columns=["depth", *columns])
+
+    def __repr__(self) -> str:
+        return display.clean(self.text())
 
     def _repr_html_(self) -> str:
         spent = "" if self.execution_ms is None else f", {units.ms(self.execution_ms)}"

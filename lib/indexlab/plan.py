@@ -6,13 +6,17 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from postgast.pg_query_pb2 import Node, ObjectType, VariableSetKind
 
-from indexlab import rules, sql
+from indexlab import display, records, rules, sql, units
 from indexlab.errors import InputError
+from indexlab.records import Record
 from indexlab.sql import RelationName, Statement
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 ACCEPTED = (
     "CREATE INDEX and DROP INDEX, beside BEGIN, COMMIT, SET, RESET, ANALYZE and COMMENT ON INDEX"
@@ -23,7 +27,7 @@ DESCENDING, NULLS_FIRST, NULLS_LAST = 3, 2, 3  # SortByDir, SortByNulls of the g
 
 
 @dataclass(frozen=True, slots=True)
-class IndexKey:
+class IndexKey(Record):
     """One key of an index: a column or an expression, and how it is ordered."""
 
     column: str | None
@@ -42,7 +46,7 @@ class IndexKey:
 
 
 @dataclass(frozen=True, slots=True)
-class IndexDef:
+class IndexDef(Record):
     """A CREATE INDEX statement taken apart.
 
     Build one with `IndexDef.parse`; `sql` is the statement that the fields were read from.
@@ -159,7 +163,7 @@ class IndexDef:
 
 
 @dataclass(frozen=True, slots=True)
-class Ignore:
+class Ignore(Record):
     """A comment above a statement that says which finding is known, and why it is accepted."""
 
     rule: str
@@ -171,7 +175,7 @@ class Ignore:
 
 
 @dataclass(frozen=True, slots=True)
-class CreateIndex:
+class CreateIndex(Record):
     """A planned CREATE INDEX."""
 
     index: IndexDef
@@ -189,7 +193,7 @@ class CreateIndex:
 
 
 @dataclass(frozen=True, slots=True)
-class DropIndex:
+class DropIndex(Record):
     """A planned DROP INDEX."""
 
     names: tuple[RelationName, ...]
@@ -206,7 +210,7 @@ class DropIndex:
 
 
 @dataclass(frozen=True, slots=True)
-class CommentOnIndex:
+class CommentOnIndex(Record):
     """A planned COMMENT ON INDEX; it follows its index."""
 
     name: RelationName
@@ -217,7 +221,7 @@ class CommentOnIndex:
 
 
 @dataclass(frozen=True, slots=True)
-class Surrounding:
+class Surrounding(Record):
     """A statement that a migration tool puts around the others and the kit does in its own way."""
 
     kind: str
@@ -231,7 +235,7 @@ PlanStatement = CreateIndex | DropIndex | CommentOnIndex | Surrounding
 
 
 @dataclass(frozen=True, slots=True)
-class IndexPlan:
+class IndexPlan(Record):
     """The ordered statements of a plan file."""
 
     statements: tuple[PlanStatement, ...]
@@ -253,6 +257,36 @@ class IndexPlan:
     def comments(self) -> tuple[CommentOnIndex, ...]:
         """The COMMENT ON INDEX statements, in order."""
         return tuple(item for item in self.statements if isinstance(item, CommentOnIndex))
+
+    def frame(self) -> pd.DataFrame:
+        """Return the statements as a pandas DataFrame, one row each, in order.
+
+        Columns: `line` of the file, counted from 1; `kind`, such as CREATE INDEX; `statement` as
+        it was written; `reason`, the comment above it.
+        """
+        import pandas as pd
+
+        columns = ["line", "kind", "statement", "reason"]
+        rows = [(item.line, _kind(item), item.text, item.reason) for item in self.statements]
+        return pd.DataFrame(rows, columns=columns)
+
+    def _title(self) -> str:
+        name = Path(self.source).name
+        counted = [(len(self.creates), "index"), (len(self.drops), "drop")]
+        return f"{name}: " + ", ".join(
+            units.plural(n, word) for n, word in counted if n or word == "index"
+        )
+
+    def __repr__(self) -> str:
+        rows = [(item.line, item.text, item.reason) for item in self.statements]
+        return records.text(self._title(), ("line", "statement", "reason"), rows)
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (item.line, display.inline_code(item.text), item.reason) for item in self.statements
+        ]
+        columns = ("line", "statement", "reason")
+        return display.table(columns, rows, caption=self._title(), numeric=("line",))
 
     def to_sql(self) -> str:
         """Write the plan as SQL; reading it back gives the same indexes, drops and reasons."""
@@ -403,6 +437,18 @@ def _written(item: PlanStatement) -> str:
         reason += "".join(f"-- {ignore}\n" for ignore in item.ignores)
     text = item.index.sql if isinstance(item, CreateIndex) else item.text.rstrip(";")
     return f"{reason}{text};\n"
+
+
+def _kind(item: PlanStatement) -> str:
+    match item:
+        case CreateIndex():
+            return "CREATE INDEX"
+        case DropIndex():
+            return "DROP INDEX"
+        case CommentOnIndex():
+            return "COMMENT ON INDEX"
+        case Surrounding():
+            return item.kind
 
 
 def _name(items: Any) -> RelationName:

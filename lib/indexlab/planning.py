@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
 from indexlab import audit as auditing
-from indexlab import impact, sql
+from indexlab import display, impact, sql
 from indexlab import plan as plans
 from indexlab import target as targets
 from indexlab import workload as workloads
@@ -20,9 +20,13 @@ from indexlab.catalog import Catalog
 from indexlab.errors import InputError, SandboxError, TargetError
 from indexlab.impact import Impact, Trial
 from indexlab.plan import CreateIndex, IndexPlan
+from indexlab.records import Record
 from indexlab.sandbox import Hypothetical, Sandbox, WhatIf, open_hypopg, open_sandbox
 from indexlab.target import Target
 from indexlab.workload import Query, SampledQuery, Values, Workload
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MODES = ("sandbox", "hypopg", "off")
 SETS = 10
@@ -47,13 +51,25 @@ def check_mode(mode: str) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Weighed:
+class Weighed(Record):
     """An audit on which the matrix has spoken."""
 
     audit: Audit
     impact: Impact | None
     reason: str = ""
     """Why there is no impact."""
+
+    def frame(self) -> pd.DataFrame:
+        """Return the verdicts, as `Audit.frame` does."""
+        return self.audit.frame()
+
+    def __repr__(self) -> str:
+        return f"{self.audit!r}\n\n{self.impact or self.reason!s}"
+
+    def _repr_html_(self) -> str:
+        found = self.impact
+        worth = f"<p>{display.escape(self.reason)}</p>" if found is None else found._repr_html_()
+        return self.audit._repr_html_() + worth
 
 
 class Planner:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from indexlab import display, explain, units
 from indexlab.display import Markup
 from indexlab.explain import Explain
+from indexlab.records import Record
 from indexlab.sandbox import Hypothetical, WhatIf
 from indexlab.sql import RelationName
 from indexlab.workload import Values
@@ -44,7 +45,7 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
+class Trial(Record):
     """What indexes that are not there would do to one query."""
 
     backend: str
@@ -100,7 +101,11 @@ class Trial:
         )
 
     def frame(self) -> pd.DataFrame:
-        """Return the steps of both plans as a table."""
+        """Return the steps of both plans as a pandas DataFrame, one row each.
+
+        Columns: `side`, before or after; `depth` below the topmost step; `step` and `cost` in
+        words; `changed`, whether the other plan lacks it.
+        """
         import pandas as pd
 
         rows = [
