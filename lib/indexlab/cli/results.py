@@ -1,0 +1,155 @@
+"""What is printed of a result, and the exit code that it has."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from indexlab.benchmark import Comparison
+    from indexlab.formats import Line
+    from indexlab.pipeline import Options
+
+FOUND = 1
+INCOMPLETE = 4
+
+
+def result(
+    document: Mapping[str, Any], form: str, lines: list[str], chosen: Options, page: str
+) -> None:
+    """Print a result as JSON, or as lines that end with the place of its page."""
+    say([as_json(document)] if form == "json" else [*lines, "", where(chosen, page)])
+
+
+def say(lines: Iterable[str]) -> None:
+    """Print lines on stdout."""
+    for line in lines:
+        click.echo(line)
+
+
+def show(lines: Iterable[Line]) -> None:
+    """Print with colours on a terminal that takes them, and as they are elsewhere."""
+    from indexlab import formats
+
+    if not sys.stdout.isatty():
+        say(map(formats.plain, lines))
+        return
+    from rich.console import Console
+
+    console = Console(highlight=False)  # it respects NO_COLOR
+    for line in lines:
+        console.print(formats.colored(line), soft_wrap=True)
+
+
+def as_json(document: Mapping[str, Any]) -> str:
+    """Write a document as it is printed."""
+    return json.dumps(document, indent=1, ensure_ascii=False)
+
+
+def where(chosen: Options, page: str) -> str:
+    """Say where a page is, or the run where there is none."""
+    path = chosen.out / page if chosen.report else chosen.out
+    return f"report: {path.as_posix()}"
+
+
+def audit_lines(document: Mapping[str, Any]) -> list[str]:
+    """Say of a run's audit what bears on its other stages."""
+    from indexlab.display import clean
+
+    severities = ("error", "warning")
+
+    lines = []
+    for item in document["statements"]:
+        lines.append(f"{item['verdict']:<8} line {item['line']:<4} {clean(item['index'])}")
+        lines += [
+            f"         {finding['severity']}: {clean(finding['message'])} [{finding['rule']}]"
+            for finding in item["findings"]
+            if finding["severity"] in severities and not finding["suppressed"]
+        ]
+    lines += [
+        f"{finding['severity']}: {clean(finding['message'])} [{finding['rule']}]"
+        for finding in document["preconditions"]
+    ]
+    return lines
+
+
+def steps_lines(document: Mapping[str, Any], *, notes: bool = True) -> list[str]:
+    """Say what became of each step."""
+    from indexlab import units
+    from indexlab.display import clean
+
+    lines = []
+    for step in document["steps"]:
+        line = f"{step['outcome']:<8} {clean(step['index'])}"
+        if step["outcome"] == "built":
+            line += f"  {units.size(step['bytes'])} in {units.duration(step['seconds'])}"
+        for why in filter(None, (step["error"], step["note"] if notes else "")):
+            line += f"  {clean(why)}"
+        lines.append(line)
+    return lines
+
+
+def benchmark_lines(document: Mapping[str, Any]) -> list[str]:
+    """Say what changed, or how long each query takes."""
+    from indexlab import units
+    from indexlab.display import clean
+
+    if document["headline"] is None:
+        return [
+            f"{clean(query['query']):<32} p50 {units.ms(query['p50_ms']):>9}  "
+            f"p95 {units.ms(query['p95_ms']):>9}  p99 {units.ms(query['p99_ms']):>9}"
+            for query in document["queries"]
+        ]
+    lines = [
+        f"{clean(change['query']):<32} {_bound(change, 'before'):>9} -> "
+        f"{_bound(change, 'after'):<9} {change['verdict']}"
+        for change in document["changes"]
+    ]
+    headline = document["headline"]
+    if headline["queries"]:
+        lines += [
+            "",
+            f"{units.ms(headline['before_ms'])} -> {units.ms(headline['after_ms'])} "
+            f"({units.factor(1 / headline['ratio'])}) over the "
+            f"{units.plural(len(headline['queries']), 'query')} that use the new indexes",
+        ]
+    if document.get("mode") == "interleaved":
+        lines.append("measured in turns, with and without the indexes: the most trustworthy mode")
+    return lines
+
+
+def _bound(change: Mapping[str, Any], side: str) -> str:
+    """Write a median, or what it is at least."""
+    from indexlab import units
+
+    word = ">= " if change["bound"] in (side, "both") else ""
+    return word + units.ms(change[f"{side}_ms"])
+
+
+def regressed(chosen: Options) -> int:
+    """Say which queries slowed down beyond the limit of a run; the exit code follows."""
+    from indexlab.runs import Run, documents
+
+    return slowed(documents.comparison(Run(chosen.out)), chosen.max_slowdown)
+
+
+def slowed(comparison: Comparison | None, max_slowdown: float | None) -> int:
+    """Say which queries slowed down beyond a limit; the exit code follows."""
+    if comparison is None or max_slowdown is None:
+        return 0
+    slower = comparison.regressions(max_slowdown)
+    for change in slower:
+        click.echo(
+            f"indexlab: {change.query} is slower than --max-slowdown {max_slowdown:g} "
+            f"allows: {change.ratio:.2f}x ({change.ratio_low:.2f} to {change.ratio_high:.2f}); "
+            f"{change.difference}; {change.reason}",
+            err=True,
+        )
+    broken = comparison.broken()
+    for failure in broken:
+        click.echo(f"indexlab: {failure.query} fails now: {failure.reason}", err=True)
+    return FOUND if slower or broken else 0

@@ -1,0 +1,83 @@
+"""Progress on a terminal, or as plain lines where there is none."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from indexlab.pipeline import Options, Pipeline
+
+PLAIN_SECONDS = 1.0
+PLAIN_WAIT_SECONDS = 5.0
+
+
+class Terminal:
+    """Progress on stderr: lines that change in place on a terminal, plain lines elsewhere.
+
+    There is one line for each step of apply, and one for anything else.
+    """
+
+    def __init__(self) -> None:
+        self._live: Any = None
+        self._lines: Any = None
+        self._told: dict[str, tuple[str, float]] = {}
+
+    def __enter__(self) -> Terminal:
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.live import Live
+
+            from indexlab.progress import Lines
+
+            console = Console(stderr=True, highlight=False)
+            self._lines = Lines()
+            self._live = Live(console=console, refresh_per_second=8, transient=True)
+            self._live.__enter__()
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        if self._live is not None:
+            self._live.__exit__(None, None, None)
+
+    def tell(self, text: str, fraction: float | None = None) -> None:
+        """Show what goes on."""
+        from indexlab.display import clean
+        from indexlab.progress import About
+
+        if self._live is not None:
+            self._live.update(self._drawn(self._lines.hear(text, fraction)))
+            return
+        if not text:
+            return
+        topic = text.topic if isinstance(text, About) else ""
+        lasting = isinstance(text, About) and text.lasting
+        before, at = self._told.get(topic, ("", -PLAIN_SECONDS))
+        shown, now = clean(text), time.monotonic()
+        # A line about who is waited for differs from second to second in the age only.
+        new = shown.partition(";")[0] != before
+        if (lasting and new) or now - at >= (PLAIN_WAIT_SECONDS if lasting else PLAIN_SECONDS):
+            click.echo(shown, err=True)
+            self._told[topic] = shown.partition(";")[0], now
+
+    def _drawn(self, lines: Iterable[tuple[str, float | None]]) -> Any:
+        from rich.console import Group
+        from rich.text import Text
+
+        from indexlab.display import clean
+
+        return Group(*(Text(clean(text), overflow="ellipsis", no_wrap=True) for text, _ in lines))
+
+
+@contextmanager
+def working(chosen: Options) -> Iterator[Pipeline]:
+    """Check the options and hand out their stages, which tell this terminal what goes on."""
+    from indexlab.pipeline import Pipeline
+
+    with Terminal() as terminal:
+        yield Pipeline(chosen, terminal.tell)

@@ -1,0 +1,28 @@
+"""The lab: target, plan and workload in one hand, and the stages as verbs.
+
+Notebooks and the command use nothing else; each verb reads, thinks, keeps the result in the run
+directory if there is one, and returns it.
+"""
+
+from indexlab.lab.afterwards import drop_replaced, roll_back
+from indexlab.lab.applying import JOURNAL
+from indexlab.lab.exporting import check_export
+from indexlab.lab.inputs import Inputs, read_inputs, require_queries
+from indexlab.lab.measuring import BUDGET, PRECISION, Loads
+from indexlab.lab.opening import open_lab
+from indexlab.lab.session import Lab
+
+__all__ = [
+    "BUDGET",
+    "JOURNAL",
+    "PRECISION",
+    "Inputs",
+    "Lab",
+    "Loads",
+    "check_export",
+    "drop_replaced",
+    "open_lab",
+    "read_inputs",
+    "require_queries",
+    "roll_back",
+]

@@ -1,0 +1,118 @@
+"""What every verb of the lab stands on: the target, the inputs, and what was read of them."""
+
+from __future__ import annotations
+
+import atexit
+from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import psycopg
+
+from indexlab import audit as auditing
+from indexlab import display, units
+from indexlab import target as targets
+from indexlab.audit import Audit
+from indexlab.benchmark import Measurement
+from indexlab.catalog import Catalog
+from indexlab.lab.inputs import Resolutions
+from indexlab.plan import IndexPlan
+from indexlab.planning import Planner, Weighed
+from indexlab.progress import Progress
+from indexlab.runs import Run
+from indexlab.target import Server, Target
+from indexlab.workload import Workload
+
+
+class Ground:
+    """Hold the target and the inputs, and read what the verbs of all stages rest on."""
+
+    def __init__(
+        self,
+        target: Target,
+        plan: IndexPlan,
+        workload: Workload,
+        *,
+        resolve: Resolutions,
+        run: Run | None,
+        disposable: bool,
+        server: Server,
+        progress: Progress,
+        planner: Planner,
+        holding: ExitStack,
+    ):
+        self.target = target
+        self.plan = plan
+        self.workload = workload
+        self.resolve = resolve
+        self.run = run
+        self.disposable = disposable
+        self.server = server
+        self._progress = progress
+        self._planner = planner
+        self._holding = holding
+        self._read: tuple[Catalog, Audit] | None = None
+        self._weighed: Weighed | None = None
+        # A sandbox holds sampled values of the data: it goes with the process at the latest.
+        atexit.register(planner.close)
+        self._other: Measurement | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the sandbox and of the embedded server, if this lab holds them."""
+        atexit.unregister(self._planner.close)
+        self._planner.close()
+        self._holding.close()
+
+    def _reader(self) -> AbstractContextManager[psycopg.Connection[Any]]:
+        return targets.connect(self.target, read_only=True, purpose="audit")
+
+    def _ruled(self) -> tuple[Catalog, Audit]:
+        """The audit by the rules alone."""
+        if self._read is None:
+            self._progress.tell("reading the catalog")
+            with self._reader() as conn, self._reader() as other:
+                self._read = auditing.read(
+                    conn, self.plan, self.workload, resolve=self.resolve, other=other
+                )
+        return self._read
+
+    def _judged(self) -> tuple[Catalog, Weighed]:
+        """The audit, after the workload has been planned."""
+        catalog, audit = self._ruled()
+        if self._weighed is None:
+            self._weighed = self._planner.weigh(catalog, audit)
+        return catalog, self._weighed
+
+    def _repr_html_(self) -> str:
+        rows = [
+            ("target", str(self.server)),
+            ("plan", f"{_name(self.plan.source)}: {units.plural(len(self.plan.creates), 'index')}"),
+            ("workload", f"{_name(self.workload.source)}: {self._queries()}"),
+            ("writes are", "run and rolled back" if self.disposable else "not run"),
+            ("run directory", self.run.path.as_posix() if self.run else "none: nothing is kept"),
+        ]
+        return display.table(("", "in this lab"), rows)
+
+    def __repr__(self) -> str:
+        return f"<Lab on {self.server}, plan {self.plan.source}, workload {self.workload.source}>"
+
+    def _queries(self) -> str:
+        reads, writes = len(self.workload.reads), len(self.workload.writes)
+        return f"{units.plural(reads, 'read')}, {units.plural(writes, 'write')}"
+
+
+def _name(source: str) -> str:
+    """A page is sent to others: it names files, not the places of this machine."""
+    return Path(source).name

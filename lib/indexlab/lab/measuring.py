@@ -1,0 +1,323 @@
+"""The verbs of the benchmark."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from indexlab import benchmark as benchmarking
+from indexlab import charts, display, units
+from indexlab import target as targets
+from indexlab import workload as workloads
+from indexlab.benchmark import Comparison, Load, Measurement, Price
+from indexlab.benchmark import load as loading
+from indexlab.charts import Chart
+from indexlab.display import Note
+from indexlab.errors import InputError
+from indexlab.lab.ground import Ground
+from indexlab.lab.inputs import check_type
+from indexlab.runs import Run, documents
+from indexlab.workload import SampledQuery
+
+BUDGET = 10.0
+"""Seconds of measuring, over all queries of one side."""
+PRECISION = 0.05
+"""How wide the interval of a ratio may be before a query needs no further round."""
+CACHES = ("warm", "cold")
+MODES = ("auto", "one side", "interleaved")
+
+
+@dataclass(frozen=True, slots=True)
+class Loads:
+    """What many clients saw, and what they saw before."""
+
+    after: Load
+    before: Load | None
+
+    def _repr_html_(self) -> str:
+        sides = [("before", self.before), ("after", self.after)]
+        rows = [
+            (
+                label,
+                f"{side.throughput:,.1f}/s",
+                *(units.ms(ms) for ms in (side.p50_ms, side.p95_ms, side.p99_ms, side.max_ms)),
+                side.late,
+            )
+            for label, side in sides
+            if side is not None
+        ]
+        columns = ("", "throughput", "p50", "p95", "p99", "longest", "skipped or failed")
+        note = "Latency counts from the scheduled start." if self.after.rate else ""
+        caption = f"{units.plural(self.after.clients, 'client')} at once"
+        table = display.table(columns, rows, caption=caption, numeric=columns[1:])
+        return f"{table}<p>{note}</p>"
+
+
+class Measuring(Ground):
+    """Time the workload, and show what changed and what it cost."""
+
+    def benchmark(
+        self,
+        *,
+        label: str = "",
+        baseline: str = "",
+        mode: str = "auto",
+        cache: str = "warm",
+        budget: float = BUDGET,
+        precision: float = PRECISION,
+        seed: int = 0,
+        statement_timeout: float = 60.0,
+    ) -> Measurement:
+        """Time the workload; writes run only on a disposable target, and are rolled back.
+
+        Keeps `benchmark.json` in the run; with a baseline, what changed since is part of it. Where
+        sides are interleaved, the one without the planned indexes is kept in `before/` of the run.
+
+        Args:
+            label: name of the measurement in tables and charts.
+            baseline: run directory of an earlier one; its parameter values are used again.
+            mode: `interleaved` measures with and without the planned indexes that exist, in turns,
+                on a disposable target; `one side` only as the target is; `auto` interleaves
+                where that is possible and no baseline is given.
+            cache: `warm` as a busy server's, or `cold`: emptied before each execution, on a
+                disposable server of this machine.
+            budget: seconds of measuring, over all queries of a side.
+            precision: how wide the interval of a ratio may be before a query needs no further
+                round: 0.05 is 5%; 0 uses the budget up.
+            seed: of the parameter values and the order of queries.
+            statement_timeout: seconds after which the server gives a statement up.
+
+        Raises:
+            InputError: a query or a sampler fails; the baseline is not of this workload; the sides
+                cannot be interleaved.
+        """
+        for name, value, kind in (
+            ("label", label, str),
+            ("baseline", baseline, str),
+            ("mode", mode, str),
+            ("cache", cache, str),
+            ("budget", budget, float),
+            ("precision", precision, float),
+            ("seed", seed, int),
+            ("statement_timeout", statement_timeout, float),
+        ):
+            check_type(name, value, kind)
+        if cache not in CACHES:
+            raise InputError(f"cache {cache!r} is none of {', '.join(CACHES)}")
+        if cache == "cold" and not self.disposable:
+            raise InputError(
+                "a cold cache is cold for everybody on that server: do it on a clone, and say "
+                "--disposable"
+            )
+        hidden = self._to_hide(mode, baseline)
+        self._other = self._baseline(baseline) if baseline else None
+        if baseline:
+            sampled = documents.values_of(Run(Path(baseline)), self.workload)
+        else:
+            self._progress.tell("sampling parameter values")
+            with targets.connect(self.target, read_only=True, purpose="benchmark") as conn:
+                sampled = workloads.sample(conn, self.workload, seed=seed)
+        if hidden:
+            self._other, measurement = benchmarking.interleave(
+                self.target,
+                sampled,
+                hidden,
+                labels=("before", label or "after"),
+                cold=cache == "cold",
+                budget=2 * budget,
+                precision=precision,
+                seed=seed,
+                statement_timeout=statement_timeout,
+                source=self.workload.source,
+                progress=self._progress.tell,
+            )
+        else:
+            measurement = benchmarking.measure(
+                self.target,
+                sampled,
+                label=label,
+                cold=cache == "cold",
+                budget=budget,
+                precision=precision,
+                seed=seed,
+                disposable=self.disposable,
+                statement_timeout=statement_timeout,
+                source=self.workload.source,
+                tolerated=frozenset(series.query for series in self._other.series)
+                if self._other is not None
+                else frozenset(),
+                progress=self._progress.tell,
+            )
+        self._keep(measurement, sampled, seed)
+        self._progress.done()
+        return measurement
+
+    def load(
+        self,
+        clients: int,
+        *,
+        rate: float = 0.0,
+        seconds: float = 10.0,
+        seed: int = 0,
+        baseline: str = "",
+        statement_timeout: float = 60.0,
+    ) -> Loads | Note:
+        """Send the workload from many clients at once; keeps `load.json` in the run.
+
+        Args:
+            clients: concurrent sessions; 0 puts no load on.
+            rate: transactions per second over all clients; 0 is as fast as they can.
+            seconds: how long.
+            seed: of parameter values and of the choice of queries.
+            baseline: run directory of an earlier load to show beside it.
+            statement_timeout: seconds after which the server gives a statement up.
+
+        Raises:
+            InputError: a number is out of range.
+            TargetError: a statement fails.
+        """
+        for name, value, kind in (("clients", clients, int), ("rate", rate, float)):
+            check_type(name, value, kind)
+        if clients == 0:
+            return Note.words("No load was asked for (clients).")
+        self._progress.tell(f"{units.plural(clients, 'client')} for {units.duration(seconds)}")
+        with targets.connect(self.target, read_only=True, purpose="benchmark") as conn:
+            sampled = workloads.sample(conn, self.workload, seed=seed)
+        found = loading.run(
+            self.target,
+            sampled,
+            clients=clients,
+            rate=rate,
+            seconds=seconds,
+            seed=seed,
+            statement_timeout=statement_timeout,
+            disposable=self.disposable,
+        )
+        earlier = documents.load(Run(Path(baseline))) if baseline else None
+        if self.run is not None:
+            self.run.write_json("load", documents.of_load(found, earlier))
+        self._progress.done()
+        return Loads(found, earlier)
+
+    def _keep(self, measurement: Measurement, sampled: tuple[SampledQuery, ...], seed: int) -> None:
+        if self.run is None:
+            return
+        other = self._other
+        comparison = None if other is None else self._compared(other, measurement, seed)
+        if other is not None and measurement.is_paired_with(other):
+            Run.create(self.run.path / "before", "benchmark").write_json(
+                "benchmark", documents.of_benchmark(other, None, sampled, self.target, self.server)
+            )
+        self.run.write_json(
+            "benchmark",
+            documents.of_benchmark(measurement, comparison, sampled, self.target, self.server),
+        )
+
+    def _to_hide(self, mode: str, baseline: str) -> tuple[tuple[str, str], ...]:
+        """Return the planned indexes to measure with and without; none to measure one side.
+
+        In a run that has built some, only those: before it, there were the others, too.
+        """
+        if mode not in MODES:
+            raise InputError(f"mode {mode!r} is none of {', '.join(MODES)}")
+        if mode == "one side" or (mode == "auto" and (baseline or not self.disposable)):
+            return ()
+        if baseline:
+            raise InputError(
+                "interleaving measures both sides itself: give either --interleaved or --baseline"
+            )
+        if not self.disposable:
+            raise InputError(
+                "interleaving drops the planned indexes in transactions that are rolled back, and "
+                "others wait for their tables meanwhile: do it on a clone, and say --disposable"
+            )
+        snapshot, audit = self._ruled()
+        present = {
+            str(replace(item.table, name=item.label)): (item.table.schema or "", item.label)
+            for item in audit.statements
+            if (index := snapshot.index(item.table.schema or "", item.label)) is not None
+            and index.valid
+        }
+        if self.run is not None and self.run.has("apply"):
+            outcomes = documents.outcomes(self.run)
+            built = {outcome.index for outcome in outcomes if outcome.outcome == "built"}
+            present = {name: parts for name, parts in present.items() if name in built} or present
+        if not present and mode == "interleaved":
+            raise InputError(
+                "there is nothing to interleave: none of the planned indexes exists; apply first"
+            )
+        return tuple(present.values())
+
+    def compare(self, after: Measurement, baseline: str, *, seed: int = 0) -> Comparison | Note:
+        """Say what changed since the other side or an earlier run, query by query."""
+        before = self._before(baseline)
+        if before is None:
+            return Note.words("There is no baseline to compare with.")
+        return self._compared(before, after, seed)
+
+    def _before(self, baseline: str) -> Measurement | None:
+        """Return the other side: of this session, or of an earlier run."""
+        if self._other is None and baseline:
+            return self._baseline(baseline)
+        return self._other
+
+    def _baseline(self, path: str) -> Measurement:
+        return documents.measurement(Run(Path(path)))
+
+    def _compared(self, before: Measurement, after: Measurement, seed: int) -> Comparison:
+        # By the audit's names for all of them: once built, they are no longer to be built.
+        _, audit = self._ruled()
+        names = {item.label for item in audit.statements}
+        tables = {f"{item.table.schema}.{item.table.name}" for item in audit.statements}
+        return benchmarking.compare(before, after, indexes=names, tables=tables, seed=seed)
+
+    def latencies(self, measurement: Measurement) -> Chart:
+        """Draw p50, p95 and p99 of each query."""
+        return charts.latencies(measurement)
+
+    def before_after(self, comparison: Comparison | Note) -> Chart | Note:
+        """Draw the medians of both sides."""
+        return comparison if isinstance(comparison, Note) else charts.before_after(comparison)
+
+    def distributions(self, after: Measurement, baseline: str) -> Chart | Note:
+        """Draw the whole distribution of each query's latency, both sides."""
+        before = self._before(baseline)
+        if before is None:
+            return Note.words("There is no baseline to draw beside it.")
+        return charts.ecdf(before, after)
+
+    def ratios(self, comparison: Comparison | Note) -> Chart | Note:
+        """Draw each query's ratio with its interval."""
+        return comparison if isinstance(comparison, Note) else charts.forest(comparison)
+
+    def drift(
+        self, after: Measurement, comparison: Comparison | Note, baseline: str
+    ) -> Chart | Note:
+        """Draw the controls round by round: whether the machine was the same on both sides."""
+        before = self._before(baseline)
+        if before is None or isinstance(comparison, Note):
+            return Note.words("There are no two sides that the machine could differ between.")
+        return charts.drift(before, after, comparison)
+
+    def price(
+        self, after: Measurement, comparison: Comparison | Note, baseline: str
+    ) -> Price | Note:
+        """Hold the read gain against the write price."""
+        before = self._before(baseline)
+        if before is None or isinstance(comparison, Note):
+            return Note.words("There is no second side, so no price.")
+        steps = documents.outcomes(self.run) if self.run and self.run.has("apply") else ()
+        built = [outcome for outcome in steps if outcome.outcome == "built"]
+        return benchmarking.price(
+            comparison,
+            before,
+            after,
+            bytes=sum(outcome.bytes or 0 for outcome in built),
+            build_seconds=sum(outcome.seconds or 0 for outcome in built),
+        )
+
+    def gains(self, price: Price | Note, comparison: Comparison | Note) -> Chart | Note:
+        """Draw what reads save beside what writes pay."""
+        if isinstance(price, Note) or isinstance(comparison, Note):
+            return Note.words("There is nothing to draw.")
+        return charts.price(price, comparison)

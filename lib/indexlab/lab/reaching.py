@@ -1,0 +1,27 @@
+"""Reaching a target, the demo included."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from indexlab import target as targets
+from indexlab.demo import database
+from indexlab.progress import Progress
+from indexlab.target import Server, Target
+
+
+@contextmanager
+def held(spec: str, progress: Progress, target: Target | None = None) -> Iterator[Target]:
+    """Hold the demo while it is worked on, or find out what another --target means."""
+    if database.is_demo(spec):
+        with database.opened(spec, progress=progress.tell) as reached:
+            yield reached
+    else:
+        yield targets.resolve(spec) if target is None else target
+
+
+def server(target: Target) -> Server:
+    """Ask a target what server it is on; reads only."""
+    with targets.connect(target, read_only=True) as conn:
+        return targets.server(conn)
