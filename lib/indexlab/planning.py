@@ -88,6 +88,8 @@ class Planner:
         self._notes: dict[str, str] = {}
         self._planned: tuple[Hypothetical, ...] = ()
         self._tried: dict[str, Hypothetical] = {}
+        self._asked: tuple[Query, ...] = ()
+        """What was asked beside the workload."""
 
     def close(self) -> None:
         """Let go of the planner: a sandbox is deleted, unless it is to be kept."""
@@ -172,8 +174,9 @@ class Planner:
             self._whatif = self._holding.enter_context(open_hypopg(self.target))
         else:
             self.tell("making a sandbox", None)
+            everything = replace(self.workload, queries=(*self.workload.queries, *self._asked))
             self._whatif = self._holding.enter_context(
-                open_sandbox(self.target, catalog, IndexPlan(scope), self.workload, keep=self.keep)
+                open_sandbox(self.target, catalog, IndexPlan(scope), everything, keep=self.keep)
             )
         return self._whatif
 
@@ -208,6 +211,7 @@ class Planner:
         if self.mode == "off":
             raise InputError("--what-if is off: open the lab with what_if='sandbox'")
         creates = self._corrected(catalog, text)
+        self._take_in(query)
         subjects = [self._subject(query, values)] if query else self._all_queries(values)
         whatif = self._opened(catalog, (*plan.creates, *creates))
         if with_plan and not self._planned:
@@ -227,7 +231,22 @@ class Planner:
                 refused = error
         if not trials:
             raise refused or SandboxError("no query of the workload can be simulated")
-        return _most_changed(trials, asked=bool(query))
+        written = tuple(item.index.sql for item in creates)
+        return replace(_most_changed(trials, asked=bool(query)), statements=written)
+
+    def _take_in(self, query: str) -> None:
+        """See to it that the sandbox has the tables of a query that is not of the workload."""
+        if self.mode == "hypopg" or not any(character.isspace() for character in query.strip()):
+            return
+        block = f"-- name: asked {len(self._asked) + 1}\n{query}"
+        if any(one.sql == query for one in self._asked):
+            return
+        try:
+            own = workloads.parse(block, "<query>").queries
+        except InputError:
+            return  # it is told by whoever reads it next
+        self._asked = (*self._asked, *(replace(one, sql=query) for one in own))
+        self.close()
 
     def _corrected(self, catalog: Catalog, text: str) -> tuple[CreateIndex, ...]:
         """Read the statements, with names as the target has them."""

@@ -89,7 +89,7 @@ def text(
     Args:
         title: what the table shows, in a line above it.
         columns: headings, in order.
-        rows: cells, as many as headings; only the first line of each is written.
+        rows: cells, as many as headings; long ones are cut.
         notes: lines below the table.
         most: so many rows are written, the others are counted.
 
@@ -114,5 +114,5 @@ def text(
 
 
 def _cell(value: object) -> str:
-    line = display.clean(brief(value)).strip().partition("\n")[0]
+    line = " ".join(display.clean(brief(value)).split())
     return line if len(line) <= WIDEST else f"{line[: WIDEST - 1]}…"

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 HEADER = re.compile(r"^--\s*(name|weight|param)\b\s*(.*)$", re.IGNORECASE)
+UNBEGUN = "-- indexlab: no query is written yet"
+"""The line by which a file of comments is read as a workload without queries."""
 READABLE = ("select_stmt",)
 WRITING = ("insert_stmt", "update_stmt", "delete_stmt", "merge_stmt")
 SAMPLER_ROWS = 1000
@@ -172,7 +174,7 @@ def parse(text: str, source: str = "workload.sql") -> Workload:
         if any(other.name == query.name for other in queries):
             raise InputError(f"query {query.name!r} is there twice", source=source, line=query.line)
         queries.append(query)
-    if not queries:
+    if not queries and UNBEGUN not in text.splitlines():
         raise InputError("holds no query: each begins with a line -- name: ...", source=source)
     return Workload(tuple(queries), source)
 

@@ -58,6 +58,14 @@ class Trial(Record):
     generic: bool
     """Whether it was planned for any values."""
     notes: tuple[str, ...] = ()
+    statements: tuple[str, ...] = ()
+    """What makes the indexes, in the same order, with names as the target has them."""
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """The statements of the indexes that the plan takes up."""
+        pairs = zip(self.indexes, self.statements, strict=False)
+        return tuple(text for item, text in pairs if str(item.index) in self.used)
 
     @property
     def cost_before(self) -> float:
