@@ -27,7 +27,7 @@ LAW = (
     ("units", "sql", "display", "rules"),
     ("records",),
     ("plan", "workload", "target", "embedded", "progress"),
-    ("demo", "explain", "catalog", "statements", "additions"),
+    ("demo", "explain", "catalog", "statements"),
     ("sizes",),
     ("sandbox",),
     ("impact",),

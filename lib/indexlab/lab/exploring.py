@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING
 import psycopg
 from psycopg.errors import QueryCanceled
 
-from indexlab import additions, display, records, sql, statements, units
 from indexlab import audit as auditing
 from indexlab import benchmark as benchmarking
+from indexlab import display, records, sql, statements, units
 from indexlab import explain as explaining
 from indexlab import plan as plans
 from indexlab import target as targets
 from indexlab import workload as workloads
-from indexlab.additions import Added
 from indexlab.benchmark import Measurement
 from indexlab.catalog import Catalog
 from indexlab.display import Note
@@ -26,7 +25,7 @@ from indexlab.explain import Explain
 from indexlab.impact import Trial
 from indexlab.lab.auditing import Auditing
 from indexlab.lab.inputs import check_type
-from indexlab.plan import CreateIndex
+from indexlab.plan import Added, CreateIndex
 from indexlab.records import Record
 from indexlab.statements import Statements
 from indexlab.workload import Query, SampledQuery
@@ -323,7 +322,7 @@ class Exploring(Auditing):
             return auditing.corrected(catalog, item)
 
         written = [
-            additions.add(Path(to), _as_the_target_has_it(text, catalog), reason, reading=reading)
+            plans.add(Path(to), _as_the_target_has_it(text, catalog), reason, reading=reading)
             for text in chosen
         ]
         if len(written) == 1:

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from indexlab import display, sql
-from indexlab import plan as plans
 from indexlab.errors import InputError
-from indexlab.plan import CreateIndex, IndexPlan
+from indexlab.plan.reading import EMPTY, IGNORE, UNBEGUN, parse
+from indexlab.plan.statements import CreateIndex, IndexPlan
 from indexlab.records import Record
 
 Reading = Callable[[CreateIndex], CreateIndex]
@@ -61,7 +61,7 @@ def add(
     """
     wanted = _statement(statement)
     for said in reason.splitlines():
-        if plans.IGNORE.fullmatch(f"-- {said.strip()}"):
+        if IGNORE.fullmatch(f"-- {said.strip()}"):
             raise InputError(
                 f"the reason {said.strip()!r} would be read as an instruction: say it otherwise"
             )
@@ -78,7 +78,7 @@ def add(
 
 
 def _statement(text: str) -> CreateIndex:
-    parsed = plans.parse(text, "<index>")
+    parsed = parse(text, "<index>")
     if len(parsed.statements) != 1 or not parsed.creates:
         raise InputError("give one CREATE INDEX statement", source="<index>")
     return parsed.creates[0]
@@ -119,7 +119,7 @@ def _current(place: Path, path: Path) -> tuple[str, IndexPlan]:
         raise _unwritable(place, error) from None
     if not text.strip("\ufeff \t\r\n"):
         return text, IndexPlan((), path.as_posix())
-    return text, plans.parse(text.removeprefix("\ufeff"), path.as_posix())
+    return text, parse(text.removeprefix("\ufeff"), path.as_posix())
 
 
 def _same(plan: IndexPlan, wanted: CreateIndex, reading: Reading) -> CreateIndex | None:
@@ -156,7 +156,7 @@ def _appended(
         InputError: the grammar reads something else out of it than the plan and the statement.
     """
     newline = "\r\n" if "\r\n" in text else "\n"
-    marks = (plans.EMPTY, plans.UNBEGUN)
+    marks = (EMPTY, UNBEGUN)
     kept = "".join(line for line in text.splitlines(keepends=True) if line.strip() not in marks)
     comments = [f"-- {display.clean(line).strip()}" for line in reason.splitlines() if line.strip()]
     added = newline.join([*comments, *f"{wanted.text.rstrip().rstrip(';')};".split("\n"), ""])
@@ -165,7 +165,7 @@ def _appended(
     # A last statement need not have its semicolon, and may have a comment behind it.
     for whole in (f"{lead}{added}", f"{before}{newline};{newline}{newline}{added}"):
         try:
-            read = plans.parse(whole.removeprefix("\ufeff"), path.as_posix())
+            read = parse(whole.removeprefix("\ufeff"), path.as_posix())
         except InputError:
             continue
         last = read.statements[-1]
