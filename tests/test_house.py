@@ -32,10 +32,10 @@ LAW = (
     ("sandbox",),
     ("impact",),
     ("audit", "apply", "benchmark"),
-    ("charts", "export", "planning"),
+    ("charts", "export", "planning", "starter"),
     ("runs",),
     ("lab", "render", "formats"),
-    ("indexlab", "pipeline"),  # the package itself hands out the lab
+    ("indexlab", "pipeline", "desk"),  # the package itself hands out the lab
     ("batch",),
     ("cli",),
     ("__main__",),
