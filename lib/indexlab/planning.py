@@ -60,7 +60,10 @@ class Weighed(Record):
     """Why there is no impact."""
 
     def frame(self) -> pd.DataFrame:
-        """Return the verdicts, as `Audit.frame` does."""
+        """Return the verdicts as a pandas DataFrame, as `Audit.frame` does.
+
+        Columns: `line`, `index`, `table`, `verdict`, `revised`, `why`.
+        """
         return self.audit.frame()
 
     def __repr__(self) -> str:
