@@ -40,7 +40,7 @@ STYLE = """<style>
 .il-table th,.il-table td{padding:.3em .7em;text-align:left;vertical-align:top;
 border-bottom:1px solid var(--il-rule,#8884);white-space:normal}
 .il-table td.il-num,.il-table th.il-num{text-align:right;white-space:nowrap}
-.il-table code,.il-code{white-space:pre-wrap;overflow-wrap:anywhere;font-size:.92em}
+.il-table code,.il-code{white-space:pre-wrap;overflow-wrap:break-word;font-size:.92em}
 .il-sub{display:block;font-size:.86em;opacity:.8}
 .il-badge{display:inline-block;white-space:nowrap;border-radius:1em;padding:0 .6em;font-weight:600;
 line-height:1.6;border:1px solid}

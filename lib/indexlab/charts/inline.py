@@ -50,6 +50,7 @@ def themed(svg: str, alt: str) -> str:
     assert head is not None, "matplotlib writes a viewBox"
     mark = hashlib.sha256(svg.encode()).hexdigest()[:8]
     body = _TAG.sub(lambda tag: _tag(tag[0], mark), _LEFT_OUT.sub("", svg[head.end() :]))
+    body = body.replace(" -&gt; ", " → ")
     body = _EMPTY.sub("", re.sub(r">\s*\n\s*<", "><", body)).strip()
     width, height = (float(part) for part in head.groups())
     return (

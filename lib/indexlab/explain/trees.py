@@ -178,8 +178,10 @@ def _facts(node: Node, executed: bool) -> Iterator[str]:
         return
     loops = node.actual_loops or 1
     if node.actual_ms is not None:
-        yield units.ms(node.actual_ms * loops) if loops == 1 else (
-            f"{units.count(loops)} times {units.ms(node.actual_ms)}"
+        yield (
+            units.ms(node.actual_ms * loops)
+            if loops == 1
+            else (f"{units.count(loops)} times {units.ms(node.actual_ms)}")
         )
     each = " each" if loops > 1 else ""
     rows = "1 row" if node.actual_rows == 1 else f"{units.count(node.actual_rows)} rows"

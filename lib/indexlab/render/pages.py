@@ -38,8 +38,6 @@ STAGES = (
 """Id, notebook and name of each stage, in order."""
 
 
-
-
 def overview(run: Run) -> Path:
     """Write `index.html` of a run from its JSON and notebooks: the page that is sent to colleagues.
 

@@ -252,7 +252,9 @@ class Story:
 
     def next_steps(self) -> Iterator[NextStep]:
         """Say what to do next, in order."""
-        unresolved = [item["index"] for item in self.statements if item["verdict"] in ("ask", "refuse")]
+        unresolved = [
+            item["index"] for item in self.statements if item["verdict"] in ("ask", "refuse")
+        ]
         if unresolved:
             yield NextStep(
                 f"Decide on {', '.join(unresolved)}: the audit says what stands against them."
@@ -264,7 +266,9 @@ class Story:
             )
             return
         if not self.apply["complete"]:
-            yield NextStep("Run the same command again: it goes on from what the catalog says stands.")
+            yield NextStep(
+                "Run the same command again: it goes on from what the catalog says stands."
+            )
         if self.audit.get("replaced") and not any(s["outcome"] == "dropped" for s in self.steps):
             drops = ";\n".join(self.audit["replaced"])
             yield NextStep("What the new indexes replace may go, once you trust them:", f"{drops};")

@@ -64,7 +64,7 @@ def _statement(item: Json) -> Markup:
     ]
     if item["revised"] and item["verdict"] == "fix":
         parts.append(
-            "<details class=\"code\"><summary>as it was written</summary>"
+            '<details class="code"><summary>as it was written</summary>'
             f"{display.sql(item['statement'])}</details>"
         )
     return Markup("".join(parts))

@@ -141,14 +141,14 @@
     plan.prepend(button);
   };
 
-  // What scrolls sideways must be reachable by keyboard.
+  // What scrolls must be reachable by keyboard.
   const reachable = () => all(".wide, pre").forEach((box) => {
-    const scrolls = box.scrollWidth > box.clientWidth + 1;
+    const scrolls = box.scrollWidth > box.clientWidth + 1 || box.scrollHeight > box.clientHeight + 1;
     if (scrolls) {
       box.tabIndex = 0;
       if (box.matches(".wide")) {
         box.setAttribute("role", "group");
-        box.setAttribute("aria-label", "scrolls sideways");
+        box.setAttribute("aria-label", "scrolls");
       }
     } else if (box.hasAttribute("tabindex")) {
       for (const name of ["tabindex", "role", "aria-label"]) box.removeAttribute(name);
