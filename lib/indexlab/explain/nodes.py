@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from indexlab import units
-
 
 @dataclass(frozen=True, slots=True)
 class Node:
