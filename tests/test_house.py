@@ -25,16 +25,17 @@ PACKAGE = ROOT / "lib" / "indexlab"
 LAW = (
     ("errors",),
     ("units", "sql", "display", "rules"),
+    ("records",),
     ("plan", "workload", "target", "embedded", "progress"),
-    ("demo", "explain", "catalog"),
+    ("demo", "explain", "catalog", "statements"),
     ("sizes",),
     ("sandbox",),
     ("impact",),
     ("audit", "apply", "benchmark"),
-    ("charts", "export", "planning"),
+    ("charts", "export", "planning", "starter"),
     ("runs",),
     ("lab", "render", "formats"),
-    ("indexlab", "pipeline"),  # the package itself hands out the lab
+    ("indexlab", "pipeline", "desk"),  # the package itself hands out the lab
     ("batch",),
     ("cli",),
     ("__main__",),
@@ -176,7 +177,7 @@ def test_constraints_are_within_the_bounds_of_the_project():
 
 # Notebooks
 
-NOTEBOOKS = ("apply", "audit", "benchmark")
+NOTEBOOKS = ("apply", "audit", "benchmark", "explore")
 PARAMETER = re.compile(r"(?P<name>[a-z_]+): (?P<type>str|int|float|bool) = (?P<value>.+?)  # \S.*")
 SQL = re.compile(
     r"\b(select|insert\s+into|update\s+\S+\s+set|delete\s+from|create|drop|alter|explain)\s",
