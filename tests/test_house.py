@@ -31,9 +31,10 @@ LAW = (
     ("sandbox",),
     ("impact",),
     ("audit", "apply", "benchmark"),
-    ("charts", "export", "planning"),
+    ("charts", "export", "planning", "redaction"),
     ("runs",),
     ("lab", "render", "formats"),
+    ("closing",),
     ("indexlab", "pipeline"),  # the package itself hands out the lab
     ("batch",),
     ("cli",),

@@ -12,7 +12,8 @@ from indexlab.lab.reaching import server
 from indexlab.lab.session import Lab
 from indexlab.planning import Planner
 from indexlab.progress import Progress, Tell
-from indexlab.runs import Run
+from indexlab.redaction import OFF, Veil
+from indexlab.runs import Run, private
 
 
 def open_lab(
@@ -26,6 +27,7 @@ def open_lab(
     resolve: str = "",
     what_if: str = "sandbox",
     keep_sandbox: bool = False,
+    redact: bool = False,
     tell: Tell | None = None,
 ) -> Lab:
     """Open a lab: check every input, reach the target, and make the run directory.
@@ -42,6 +44,8 @@ def open_lab(
         what_if: who says what the plan would do to the workload: `sandbox`, an empty copy of the
             target with its statistics; `hypopg`, the extension on the target; `off`, nobody.
         keep_sandbox: whether the sandbox outlives the lab; it holds sampled values of the data.
+        redact: hide the texts of queries and the values of rows from all that the lab hands out
+            or keeps.
         tell: is told what goes on; by default the page or the command that started this process.
 
     Raises:
@@ -53,13 +57,17 @@ def open_lab(
         ("disposable", disposable, bool),
         ("what_if", what_if, str),
         ("keep_sandbox", keep_sandbox, bool),
+        ("redact", redact, bool),
     ):
         check_type(name, value, kind)
     planning.check_mode(what_if)
-    inputs = read_inputs(target, plan, workload, resolve)
-    if stage == "benchmark":
-        require_queries(inputs.workload)
-    progress = Progress(tell)
+    veil = Veil(key=private.key()) if redact else OFF
+    with veil.errors():
+        inputs = read_inputs(target, plan, workload, resolve)
+        if stage == "benchmark":
+            require_queries(inputs.workload)
+    veil.learn_workload(inputs.workload)
+    progress = Progress(tell, veil=veil.telling)
     run = Run.create(Path(out), stage) if out else None
     with ExitStack() as holding:
         reached = inputs.target or holding.enter_context(
@@ -82,6 +90,7 @@ def open_lab(
                 tell=progress.tell,
             ),
             holding=holding.pop_all(),
+            veil=veil,
         )
     progress.done()
     return lab
