@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
@@ -9,12 +10,14 @@ from indexlab import units
 from indexlab.display import clean
 from indexlab.runs import Json
 
-MARKS = frozenset("\\`*_{}[]()#+-.!|~=^$:/")
-"""What may be Markdown somewhere, in GitHub's kind or in GitLab's."""
+MARKS = frozenset("\\`*_[]#!|~$")
+"""What may be Markdown within a line, in GitHub's kind or in GitLab's."""
 ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 REFERRING = frozenset("@#!~%$:&")
 """What begins a mention, an issue, a label or an emoji where a word follows."""
 APART = "&#8203;"
+ADDRESS = re.compile(r"(?<=:)(?=//)|(?<=www)(?=\.)", re.IGNORECASE)
+"""Where an address would be taken for a link."""
 MOST_ROWS = 60
 GRAVE = ("error", "warning")
 
@@ -31,7 +34,7 @@ def summary(documents: dict[str, Json], *, chart: str = "", alt: str = "") -> st
     apply = documents.get("apply")
     parts = [f"### {escaped(finding(documents))}"]
     run = documents.get("run") or {}
-    parts += [f"> {escaped(notice)}" for notice in run.get("notices", ())]
+    parts += [f"> **Mind:** {escaped(notice)}" for notice in run.get("notices", ())]
     if chart:
         parts.append(f"![{escaped(alt)}]({chart})")
     if audit is not None:
@@ -153,24 +156,25 @@ def _table(columns: Sequence[str], rows: Iterator[tuple[str, ...]]) -> str:
 
 
 def escaped(text: object) -> str:
-    r"""Write a text so that no Markdown, HTML, mention or link comes of it, on one line.
+    r"""Write a text so that no Markdown, HTML, mention or link comes of it, within a line.
 
     Mentions and references are looked for after Markdown is done, so that no escape keeps them from
     being found: a space without width does.
 
     >>> print(escaped("a|b @all <b> [x](http://y)"))
-    a\|b @&#8203;all &lt;b&gt; \[x\]\(http\:\/\/y\)
+    a\|b @&#8203;all &lt;b&gt; \[x\](http:&#8203;//y)
     """
     flat = " ".join(clean(text).split())
     following = [*flat[1:], " "]
-    return "".join(
+    marked = "".join(
         _shown(character) + (APART if character in REFERRING and after.isalnum() else "")
         for character, after in zip(flat, following, strict=True)
     )
+    return ADDRESS.sub(APART, marked)
 
 
 def _shown(character: str) -> str:
-    return ENTITIES.get(character) or f"{chr(92) * (character in MARKS)}{character}"
+    return ENTITIES.get(character) or ("\\" if character in MARKS else "") + character
 
 
 def _code(text: object) -> str:

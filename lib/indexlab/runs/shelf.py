@@ -181,6 +181,8 @@ def remove(shelf: Shelf, fates: tuple[Fate, ...]) -> tuple[Place, ...]:
         IncompleteError: one cannot be deleted.
     """
     gone = []
+    for half in shelf.path.glob(f"{GOING}*"):  # what a crash has left of an earlier time
+        shutil.rmtree(half, ignore_errors=True)
     for fate in fates:
         path = shelf.path / fate.place.name
         if fate.reason or path.is_symlink():
