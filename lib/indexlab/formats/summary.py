@@ -165,10 +165,10 @@ def escaped(text: object) -> str:
     a\|b @&#8203;all &lt;b&gt; \[x\](http:&#8203;//y)
     """
     flat = " ".join(clean(text).split())
-    following = [*flat[1:], " "]
+    following = flat[1:] + " "
     marked = "".join(
         _shown(character) + (APART if character in REFERRING and after.isalnum() else "")
-        for character, after in zip(flat, following, strict=True)
+        for character, after in zip(flat, following, strict=False)
     )
     return ADDRESS.sub(APART, marked)
 

@@ -67,6 +67,7 @@ def open_lab(
         if stage == "benchmark":
             require_queries(inputs.workload)
     veil.learn_workload(inputs.workload)
+    veil.learn_names((inputs.plan.source, inputs.workload.source, out))
     progress = Progress(tell, veil=veil.telling)
     run = Run.create(Path(out), stage) if out else None
     with ExitStack() as holding:
