@@ -224,7 +224,7 @@ def test_trends_are_by_target_and_query_and_by_time(kept: Callable[..., Run], pl
 
 def test_the_page_has_every_run_with_its_trend(kept: Callable[..., Run], place: Path) -> None:
     _days(kept, 3, audit=_audit("build"))
-    kept("run-3").write("index.html", "<p>")
+    Run(place / "run-3").write("index.html", "<p>")
     page = render.index(place).read_text()
     assert 'href="./run-3/index.html"' in page
     assert 'href="./run-1' not in page
@@ -238,7 +238,7 @@ def test_the_page_has_every_run_with_its_trend(kept: Callable[..., Run], place: 
 def test_hostile_names_are_text_on_the_page(kept: Callable[..., Run], place: Path) -> None:
     audit = _audit("build", spec=f"service={HOSTILE}")
     kept("a b<i>#?%", audit=audit, benchmark=_benchmark({HOSTILE: (2.0, 1.0)}))
-    kept("a b<i>#?%").write("index.html", "<p>")
+    Run(place / "a b<i>#?%").write("index.html", "<p>")
     (place / "<script>").mkdir()
     page = render.index(place).read_text()
     for tag in ("<img", "<script", "<i>", "\u202e", "\x1b"):

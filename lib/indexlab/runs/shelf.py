@@ -17,6 +17,8 @@ from indexlab.runs.holding import held, is_held
 from indexlab.runs.private import forget
 
 JOURNAL = "apply.journal"
+SAMPLE = ".sample"
+"""Marks the sample that comes with the kit: it is no run of the user's."""
 GOING = ".going-"
 """Where a run is moved to before it is deleted: what is half deleted is no run any more."""
 
@@ -105,7 +107,9 @@ def _directories(path: Path) -> Iterator[str]:
         return
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror}", source=path) from None
-    yield from (name for name in names if not name.startswith("."))
+    for name in names:
+        if not name.startswith(".") and not (path / name / SAMPLE).exists():
+            yield name
 
 
 def _card(run: Run, *, keep: bool) -> Card:
