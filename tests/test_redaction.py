@@ -321,6 +321,33 @@ def test_a_hidden_text_stays_what_it_is(veil: Veil) -> None:
     assert Veil(key=b"other").mark("SELECT 1") not in once
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "SELECT name FROM people",
+        "\n update people set name = name",
+        "WITH x (a) AS MATERIALIZED (SELECT 1) TABLE x",
+        "insert into people values (1)",
+    ],
+)
+def test_a_query_is_hidden_under_any_name(veil: Veil, text: str) -> None:
+    assert redaction.is_hidden(veil.text(text))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "with the plan, it is slower",
+        "updates of name would stop being HOT",
+        "CREATE INDEX by_name ON people (name)",
+        "selective enough",
+        "delete the comment",
+    ],
+)
+def test_prose_and_definitions_are_not_taken_for_queries(veil: Veil, text: str) -> None:
+    assert veil.text(text) == text
+
+
 def test_definitions_stay_as_they_are_run(veil: Veil) -> None:
     outcome = Outcome(
         statement="CREATE INDEX i ON t (a) WHERE b = 'x'",

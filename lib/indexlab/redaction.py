@@ -131,6 +131,14 @@ QUOTED = re.compile(
 """What stands in quotes: literals, what the server quotes of a row, and names."""
 ROWS = re.compile(r"(?<=\)=)\(.*\)|(?<=row contains )\(.*\)")
 """What the server says of a row: `Key (a)=(1) already exists`, `Failing row contains (1, x)`."""
+STATEMENT = re.compile(
+    r"""
+    \s* (?: (?: select | insert \s+ into | update \s+ \S+ \s+ set | delete \s+ from | merge \s+ into ) \b
+           | with \s+ (?: recursive \s | \S+ \s+ (?: \([^)]*\) \s* )? as \s* (?: \w+ \s+ )* \( ) )
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
+"""How the text of a query begins: wherever it stands, and whatever it is called there."""
 SNIPPET = re.compile(r"^LINE \d+: .*(?:\n *\^.*)?$", re.MULTILINE)
 BLOCKER = re.compile(r"(query of \d\d:\d\d:\d\d): .*(?=\))|(query of \d\d:\d\d:\d\d): .*$")
 
@@ -197,6 +205,8 @@ class Veil:
         """Hide literals, values and the texts of queries in some words."""
         if not self.worn or text in self._names or is_hidden(text):
             return text
+        if STATEMENT.match(text):
+            return _query(self, text)
         shown = SNIPPET.sub("", text)
         shown = BLOCKER.sub(lambda match: match[1] or match[2], shown)
         shown = ROWS.sub("(?)", shown)
