@@ -29,6 +29,7 @@ from indexlab.impact import Trial
 from indexlab.plan import CreateIndex, DropIndex, IndexPlan
 from indexlab.progress import About, Tell
 from indexlab.sql import RelationName
+from indexlab.statements import Recorded
 from indexlab.target import Server, Target
 from indexlab.workload import Query, SampledQuery, Sampler, Workload
 
@@ -91,7 +92,8 @@ def _waits(veil: Veil, waits: tuple[str, ...]) -> tuple[str, ...]:
 SECRETS: Mapping[type, Mapping[str, Hide]] = {
     Series: {"sql": _query, "answers": _answers, "query": _open, "indexes": _open},
     Node: {"conditions": _conditions},
-    Trial: {"statement": _query},
+    Trial: {"statement": _query, "statements": _open},
+    Recorded: {"text": _query, "name": _open},
     Query: {"sql": _query, "statement": _query},
     Sampler: {"sql": _query},
     SampledQuery: {"values": _nothing},
@@ -133,8 +135,9 @@ ROWS = re.compile(r"(?<=\)=)\(.*\)|(?<=row contains )\(.*\)")
 """What the server says of a row: `Key (a)=(1) already exists`, `Failing row contains (1, x)`."""
 STATEMENT = re.compile(
     r"""
-    \s* (?: (?: select | insert \s+ into | update \s+ \S+ \s+ set | delete \s+ from | merge \s+ into ) \b
-           | with \s+ (?: recursive \s | \S+ \s+ (?: \([^)]*\) \s* )? as \s* (?: \w+ \s+ )* \( ) )
+    [\s(]* (?: (?: select | insert \s+ into | update \s+ \S+ \s+ set | delete \s+ from | merge \s+ into ) \b
+           | with \s+ (?: recursive \s | \S+ \s+ (?: \([^)]*\) \s* )? as \s* (?: \w+ \s+ )* \( )
+              | values \s* \( )
     """,
     re.VERBOSE | re.IGNORECASE,
 )

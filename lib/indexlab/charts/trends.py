@@ -46,7 +46,7 @@ def trend(query: str, points: Sequence[Point]) -> Markup:
         for point, (x, y) in zip(shown, places, strict=True)
     )
     return Markup(
-        f'<svg class="trend" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" '
+        f'<svg class="il-trend" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" '
         f'role="img" aria-label="{escape(_words(query, shown, len(points)))}">'
         f'<polyline points="{line}"/>{dots}</svg>'
     )

@@ -55,6 +55,7 @@ class Ground:
         self._planner = planner
         self._holding = holding
         self._veil = veil
+        self._busy = False
         self._read: tuple[Catalog, Audit] | None = None
         self._weighed: Weighed | None = None
         # A sandbox holds sampled values of the data: it goes with the process at the latest.

@@ -9,7 +9,7 @@ from typing import Any
 
 from indexlab.charts import Chart
 from indexlab.lab.applying import Applying
-from indexlab.lab.auditing import Auditing
+from indexlab.lab.exploring import Exploring
 from indexlab.lab.measuring import Measuring
 
 HOUSEKEEPING = ("close",)
@@ -17,7 +17,7 @@ CHARTS = "charts"
 """Directory of a run for its charts."""
 
 
-class Lab(Auditing, Applying, Measuring):
+class Lab(Exploring, Applying, Measuring):
     """What a session works on; `open_lab` makes one."""
 
 
@@ -26,8 +26,16 @@ def _handing_out(name: str, verb: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(verb)
     def handed_out(lab: Lab, *given: Any, **options: Any) -> Any:
-        with lab._veil.errors():
-            result = lab._veil.result(verb(lab, *given, **options))
+        if lab._busy:  # a verb that another one asks: what it says stays within the lab
+            return verb(lab, *given, **options)
+        lab._busy = True
+        try:
+            with lab._veil.errors():
+                raw = verb(lab, *given, **options)
+        finally:
+            lab._busy = False
+        lab._veil.learn_samples(lab._planner.drawn)
+        result = lab._veil.result(raw)
         if isinstance(result, Chart) and lab.run is not None:
             lab.run.write_bytes(f"{CHARTS}/{name}.png", result.png())
             lab.run.write_bytes(f"{CHARTS}/{name}.svg", result.svg())

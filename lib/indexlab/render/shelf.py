@@ -10,21 +10,25 @@ from urllib.parse import quote
 from indexlab import charts, display, units
 from indexlab.display import Markup
 from indexlab.errors import InputError
+from indexlab.render import frame
+from indexlab.render.frame import Entry
 from indexlab.runs import Run, held, shelf
 from indexlab.runs.cards import Timing
 from indexlab.runs.shelf import Place, Shelf
 
 PAGE = "index.html"
-TEMPLATES = Path(__file__).parents[1] / "templates"
 MARK = '<meta name="generator" content="indexlab reports">'
 """By it a page is known as one that may be written anew."""
 MARKED_WITHIN = 4096
+MOST_ENTRIES = 6
+"""So many targets are in the bar on top."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trend:
     """How the latencies of one target went."""
 
+    id: str
     target: str
     table: Markup
 
@@ -42,23 +46,19 @@ def index(place: Path) -> Path:
         InputError: the directory cannot be read, or its index.html is another one's.
         IncompleteError: the page cannot be written.
     """
-    import jinja2
-
     with held(place, wait=True):
         require_own(place)
         found = shelf.read(place, keep=True)
-        environment = jinja2.Environment(
-            loader=jinja2.FileSystemLoader(TEMPLATES),
-            autoescape=True,
-            undefined=jinja2.StrictUndefined,
-        )
-        page = environment.get_template("shelf.html.j2").render(
+        trends = tuple(_trends(found))
+        page = frame.page(
+            "shelf.html.j2",
+            title="Runs",
+            contents=tuple(_contents(found, trends)),
             mark=Markup(MARK),
             finding=_finding(found),
-            runs=_runs(found),
-            trends=tuple(_trends(found)),
+            runs=_runs(found) if found.places else None,
+            trends=trends,
             strangers=found.strangers,
-            clean=display.clean,
         )
         return Run(place).write(PAGE, page)
 
@@ -85,6 +85,14 @@ def require_own(place: Path) -> None:
         )
 
 
+def _contents(found: Shelf, trends: tuple[Trend, ...]) -> Iterator[Entry]:
+    if found.places:
+        yield Entry("runs", "Runs")
+    yield from (Entry(trend.id, trend.target) for trend in trends[:MOST_ENTRIES])
+    if found.strangers:
+        yield Entry("others", "Not shown")
+
+
 def _finding(found: Shelf) -> str:
     if not found.places:
         return "No runs yet: the first one appears here by itself."
@@ -92,7 +100,7 @@ def _finding(found: Shelf) -> str:
     latest = found.places[0]
     return (
         f"{units.plural(runs, 'run')} on {units.plural(targets, 'target')}; the latest, of "
-        f"{_day(latest)}: {display.clean(latest.card.headline or latest.card.verdict)}."
+        f"{_day(latest)}: {latest.card.headline or latest.card.verdict}."
     )
 
 
@@ -114,24 +122,24 @@ def _runs(found: Shelf) -> Markup:
         for p in found.places
     )
     columns = ("when (UTC)", "target", "run", "verdict", "what came of it", "plan", "server")
-    return display.table(columns, rows, caption="Runs, the newest first")
+    return display.table(columns, rows)
 
 
 def _link(place: Place) -> Markup:
     if not place.page:
         return display.escape(place.name)
     href = display.escape(quote(f"{place.name}/{place.page}"))
-    return Markup(f'<a href="./{href}">{display.escape(place.name)}</a>')
+    return Markup(f'<a class="il-run" href="./{href}">{display.escape(place.name)}</a>')
 
 
 def _trends(found: Shelf) -> Iterator[Trend]:
-    for target in found.targets():
+    for number, target in enumerate(found.targets(), 1):
         queries = found.trend(target)
         if queries:
             rows = (_trend(query, timings) for query, timings in sorted(queries.items()))
             columns = ("query", "runs", "first", "latest", "since the first", "median latency")
             numeric = ("runs", "first", "latest")
-            yield Trend(target, display.table(columns, rows, numeric=numeric))
+            yield Trend(f"trend-{number}", target, display.table(columns, rows, numeric=numeric))
 
 
 def _trend(query: str, timings: tuple[tuple[Place, Timing], ...]) -> tuple[object, ...]:
