@@ -445,3 +445,67 @@ def test_reports_refuses_what_makes_no_sense(
     done = reports(*arguments)
     assert done.returncode == 2
     assert message in done.stderr
+
+
+# In a browser
+
+
+@pytest.fixture
+def index_page(kept: Callable[..., Run], place: Path) -> Path:
+    """The index over forty runs of two targets, one of which is markup, and a stranger."""
+    for number in range(40):
+        spec = "service=shop" if number % 2 else f"service={HOSTILE}"
+        started = f"2026-{1 + number % 12:02}-11T10:00:00+00:00"
+        medians = {"a query": (600.0 / (1 + number), 9.0 + number), HOSTILE: (2.0, 1.0)}
+        run = kept(f"run-{number:02}", audit=_audit("build", "fix", spec=spec))
+        run.write_json(
+            "benchmark",
+            _benchmark(medians, started) | {"target": TARGET | {"spec": spec}},
+        )
+        run.write("index.html", "<!DOCTYPE html><title>one run</title>")
+    (place / "<script>alert(1)").mkdir()
+    return render.index(place)
+
+
+@pytest.mark.chromium
+@pytest.mark.parametrize(("dark", "width"), [(False, 1280), (True, 1280), (False, 390)])
+def test_the_index_keeps_quiet_and_lets_everybody_in(
+    index_page: Path, opened: Callable[..., Any], *, dark: bool, width: int
+) -> None:
+    seen = opened(index_page, dark=dark, width=width)
+    assert seen.console == []
+    assert seen.requests == [index_page.resolve().as_uri()]
+    assert seen.problems() == ""
+    assert seen.page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+@pytest.mark.chromium
+def test_the_index_is_sorted_and_filtered_by_keyboard(
+    index_page: Path, opened: Callable[..., Any]
+) -> None:
+    page = opened(index_page).page
+    runs = page.locator("#runs ~ .wide")
+    names = "td:nth-child(3)"
+    newest = runs.locator(names).all_inner_texts()
+    runs.locator("th button").nth(2).press("Enter")
+    assert runs.locator(names).all_inner_texts() == sorted(newest)
+    runs.locator("input").fill("run-07")
+    shown = [text for text in runs.locator(names).all_inner_texts() if text]
+    assert "run-07" in shown
+    assert runs.locator("tbody tr:visible").count() == 1
+
+
+@pytest.mark.chromium
+def test_the_index_leads_to_its_runs_and_its_trends(
+    index_page: Path, opened: Callable[..., Any]
+) -> None:
+    page = opened(index_page).page
+    trends = page.locator(".il-trend")
+    assert trends.count() == 4
+    assert "Median latency of a query over 40 measurements" in str(
+        trends.first.get_attribute("aria-label")
+    )
+    page.locator("nav.contents a").nth(1).click()
+    assert page.url.endswith("#trend-1")
+    page.locator("#runs ~ .wide a").first.click()
+    assert page.title() == "one run"

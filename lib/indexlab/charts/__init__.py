@@ -4,11 +4,9 @@ from indexlab.charts.comparisons import before_after, drift, ecdf, forest, price
 from indexlab.charts.figure import Chart
 from indexlab.charts.indexes import builds, bytes_against_worth, index_sizes, worth
 from indexlab.charts.latencies import latencies, scale, writers
-from indexlab.charts.trends import Point, trend
 
 __all__ = [
     "Chart",
-    "Point",
     "before_after",
     "builds",
     "bytes_against_worth",
@@ -19,7 +17,6 @@ __all__ = [
     "latencies",
     "price",
     "scale",
-    "trend",
     "worth",
     "writers",
 ]

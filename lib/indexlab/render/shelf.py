@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from indexlab import charts, display, units
+from indexlab import display, units
+from indexlab.charts.trends import Point, trend
 from indexlab.display import Markup
 from indexlab.errors import InputError
 from indexlab.render import frame
@@ -151,12 +152,12 @@ def _trend(query: str, timings: tuple[tuple[Place, Timing], ...]) -> tuple[objec
         units.ms(first),
         units.ms(latest),
         units.factor(latest / first) if first else "",
-        charts.trend(query, points),
+        trend(query, points),
     )
 
 
-def _points(place: Place, timing: Timing) -> Iterator[charts.Point]:
+def _points(place: Place, timing: Timing) -> Iterator[Point]:
     words = f"{_day(place)}, {place.name}"
     if timing.before_ms is not None:
-        yield charts.Point(timing.before_ms, f"before, {words}", before=True)
-    yield charts.Point(timing.after_ms, words)
+        yield Point(timing.before_ms, f"before, {words}", before=True)
+    yield Point(timing.after_ms, words)
