@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 from html.parser import HTMLParser
@@ -9,6 +10,8 @@ from pathlib import Path
 from urllib.parse import unquote
 
 MOST_BYTES = 2 * 1024 * 1024
+LEFT_OUT = (".json", ".ipynb")
+"""For programs and for the kit: what a reader looks at is in the pages."""
 PICTURES = (("charts/before_after.png", "before_after.png"), ("summary.png", "summary.png"))
 
 
@@ -36,8 +39,18 @@ def linked(run: Path, page: str = "index.html") -> set[str]:
             links = Links()
             links.feed((run / name).read_text(encoding="utf-8"))
             beside = {(Path(name).parent / link).as_posix() for link in links.found}
-            waiting |= {link for link in beside if (run / link).is_file()} - found
+            kept = {link for link in beside if not link.endswith(LEFT_OUT)}
+            waiting |= {link for link in kept if (run / link).is_file()} - found
     return found
+
+
+def without_dead_links(page: str, kept: set[str]) -> str:
+    """Take the lines of a list of files out that are not kept."""
+
+    def line(match: re.Match[str]) -> str:
+        return match[0] if match["href"] in kept else ""
+
+    return re.sub(r'<li><a href="(?P<href>[^"#:]+)">.*?</li>\n?', line, page)
 
 
 def copy(run: Path, sample: Path) -> None:
@@ -51,7 +64,10 @@ def copy(run: Path, sample: Path) -> None:
     for name, copied in wanted.items():
         place = sample / copied
         place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_bytes((run / name).read_bytes())
+        data = (run / name).read_bytes()
+        if name.endswith(".html"):
+            data = without_dead_links(data.decode(), set(wanted)).encode()
+        place.write_bytes(data)
     (sample / ".sample").write_text("Made by make sample; not a run of yours.\n", encoding="utf-8")
 
 

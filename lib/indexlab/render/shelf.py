@@ -118,11 +118,11 @@ def _runs(found: Shelf) -> Markup:
             display.badge("running" if p.working else p.card.verdict),
             p.card.headline,
             ", ".join(f"{number} {word}" for word, number in p.card.verdicts),
-            p.card.server,
+            p.card.server.removeprefix("PostgreSQL "),
         )
         for p in found.places
     )
-    columns = ("when (UTC)", "target", "run", "verdict", "what came of it", "plan", "server")
+    columns = ("when (UTC)", "target", "run", "verdict", "what came of it", "plan", "PostgreSQL")
     return display.table(columns, rows)
 
 
