@@ -305,9 +305,16 @@ def test_literals_are_hidden_and_names_are_not(veil: Veil, text: str, shown: str
 
 
 def test_what_was_drawn_is_hidden_wherever_it_stands(veil: Veil) -> None:
-    veil.learn_values(["Bob Smith", "ab", "12", "123456", "people"])
+    veil.learn_values(["Bob Smith", "ab", "12", "123456", "people", "+-+-", "(Ann) Lee"])
     assert veil.text("customer Bob Smith has 12 of 123456, ab") == "customer ? has 12 of ?, ab"
+    assert veil.text("(Ann) Lee: +-+-, BOB SMITH") == "?: ?, ?"
     assert veil.text("the table people, bob smithson") == "the table people, bob smithson"
+
+
+def test_many_values_are_told_from_a_text_by_their_first_words(veil: Veil) -> None:
+    veil.learn_values(f"customer number {number:09}" for number in range(20_000))
+    veil.learn_values(f"{number:09}@example.org" for number in range(20_000))
+    assert veil.text("000012345@example.org is customer number 000012345") == "? is ?"
 
 
 def test_literals_of_a_workload_are_learned(veil: Veil) -> None:

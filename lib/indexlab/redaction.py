@@ -142,6 +142,7 @@ STATEMENT = re.compile(
     re.VERBOSE | re.IGNORECASE,
 )
 """How the text of a query begins: wherever it stands, and whatever it is called there."""
+WORD = re.compile(r"\w+")
 SNIPPET = re.compile(r"^LINE \d+: .*(?:\n *\^.*)?$", re.MULTILINE)
 BLOCKER = re.compile(r"(query of \d\d:\d\d:\d\d): .*(?=\))|(query of \d\d:\d\d:\d\d): .*$")
 
@@ -156,8 +157,7 @@ class Veil:
         self.worn = worn
         self._key = key
         self._names: set[str] = set()
-        self._values: dict[str, re.Pattern[str]] = {}
-        self._known: set[int] = set()
+        self._values: dict[str, set[str]] = {}
 
     # Learning
 
@@ -166,10 +166,9 @@ class Veil:
         self._names.update(names)
 
     def learn_catalog(self, catalog: Catalog) -> None:
-        """Take in the names of a target; again only where it is another snapshot."""
-        if not self.worn or id(catalog) in self._known:
+        """Take in the names of a target."""
+        if not self.worn:
             return
-        self._known.add(id(catalog))
         self.learn_names(catalog.schemas)
         for relation in catalog.relations:
             self.learn_names((relation.schema, relation.name, str(relation.qualified)))
@@ -194,9 +193,8 @@ class Veil:
     def learn_values(self, values: Iterable[str]) -> None:
         """Take in values that are hidden wherever they stand as a word."""
         for value in values:
-            if _tells(value) and value not in self._values:
-                pattern = rf"(?<!\w){re.escape(value)}(?!\w)"
-                self._values[value] = re.compile(pattern, re.IGNORECASE)
+            if _tells(value):
+                self._values.setdefault(_first_word(value), set()).add(value)
 
     def mark(self, text: str) -> str:
         """Return what knows a text again, for who has the key; pure."""
@@ -214,10 +212,21 @@ class Veil:
         shown = BLOCKER.sub(lambda match: match[1] or match[2], shown)
         shown = ROWS.sub("(?)", shown)
         shown = QUOTED.sub(self._quoted, shown)
-        for value, pattern in self._values.items():
-            if value in text and value not in self._names:
-                shown = pattern.sub("?", shown)
-        return shown
+        return self._without_values(shown)
+
+    def _without_values(self, text: str) -> str:
+        """Hide the drawn values; thousands of them are told from a text by their first words."""
+        if not self._values:
+            return text
+        low = text.lower()
+        begun = {"", *WORD.findall(low)}
+        near = {value for word in begun for value in self._values.get(word, ())} - self._names
+        for value in sorted(near, key=len, reverse=True):
+            if value.lower() not in low:
+                continue
+            pattern = rf"(?<!\w){re.escape(value)}(?!\w)"
+            text = re.sub(pattern, "?", text, flags=re.IGNORECASE)
+        return text
 
     def _quoted(self, match: re.Match[str]) -> str:
         for kind, mark in (("single", "'"), ("double", '"')):
@@ -293,6 +302,12 @@ def _literals(text: str) -> Iterator[str]:
             yield from re.split(r"[%_]+", inner)  # what LIKE looks for
         elif match["number"] is not None:
             yield match["number"]
+
+
+def _first_word(value: str) -> str:
+    """Return the word by which a value is looked for; empty where it has none; pure."""
+    found = WORD.search(value)
+    return found[0].lower() if found else ""
 
 
 def _tells(value: str) -> bool:
