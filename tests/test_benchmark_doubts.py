@@ -373,9 +373,22 @@ def test_reads_pay_for_writes_from_a_number_on() -> None:
     assert price.reads_for_the_build == pytest.approx(1000, rel=0.03)
     assert "90% -&gt; 0%" in price._repr_html_()
     assert "90% of its updates were heap-only (HOT), now 0%" in found.writes[0].reason
+    assert price.per_write is not None
+    assert price.for_the_build is not None
+    assert price.per_write[0] < 3 / 9 < price.per_write[1]
+    assert price.for_the_build[0] < 1000 < price.for_the_build[1]
+    assert "reads per write on (95% interval: 0.3" in str(price)
     back = benchmark.price(compared(after, before), after, before)
     assert back.reads_per_write == 0.0
     assert "No read became faster" in str(back)
+
+
+def test_a_price_within_the_noise_may_be_nothing_and_a_gain_may_never_pay() -> None:
+    same = measured(series("r", noisy(1, 10.0, 0.3)), series("w", noisy(2, 1.0, 0.3), kind="write"))
+    price = benchmark.price(compared(same, same), same, same, build_seconds=1.0)
+    assert price.per_write == (0.0, float("inf"))
+    assert price.for_the_build is not None
+    assert price.for_the_build[1] == float("inf")
 
 
 def test_the_same_measurement_on_a_server_that_was_replaced(database: Target) -> None:

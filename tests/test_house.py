@@ -238,7 +238,7 @@ def test_no_parameter_is_a_password(name: str):
 def test_cells_are_thin(name: str):
     for cell in code_cells(name):
         text = source(cell)
-        most = 20 if "parameters" in cell["metadata"].get("tags", []) else 10
+        most = 12 if "parameters" in cell["metadata"].get("tags", []) else 10
         assert 0 < len(text.splitlines()) <= most, text
         for node in ast.walk(ast.parse(text)):
             assert not isinstance(node, (*LOOPS, *DEFINITIONS)), text

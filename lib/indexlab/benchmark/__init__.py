@@ -14,6 +14,7 @@ from indexlab.benchmark.series import (
     Series,
     Table,
 )
+from indexlab.benchmark.settings import Settings
 from indexlab.benchmark.timing import interleave, measure
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "Sample",
     "Scaling",
     "Series",
+    "Settings",
     "Table",
     "WritePrice",
     "compare",

@@ -40,7 +40,9 @@ def compare(
       sides, is never called faster or slower, for bootstrap intervals do not see what differs
       between two sessions; on one connection in turns, 0.005 ms;
     - sides that gave different answers are not compared: a wrong answer is never fast;
-    - controls that moved more than the threshold correct all ratios, or forbid every verdict on less than they moved by.
+    - controls that moved more than the threshold correct all ratios, or forbid every verdict on less
+      than they moved by; and nothing that changed by less than twice what the shortest control did,
+      in milliseconds, is called faster or slower then.
 
     Args:
         before: the baseline.

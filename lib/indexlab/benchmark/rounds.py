@@ -13,6 +13,9 @@ from indexlab.benchmark.runners import Runner
 ROUND_MS = 50.0
 """A fast query is executed again within a round until about this much time is spent on it."""
 ROUND_EXECUTIONS = 20
+REPEATED_PART = 0.2
+"""The faster side of a query may take so much of the slower one's time for more samples."""
+MOST_REPEATS = 10
 CONTROL_EXECUTIONS = 5
 MAX_SAMPLES = 1000
 """More do not narrow the interval of a median enough to be worth their time."""
@@ -77,8 +80,19 @@ class Unit:
         if number % 2:
             order.reverse()
         for runner in order:
-            runner.measure(count, number)
+            runner.measure(count, number, self._repeats(runner, count))
         self.rounds += 1
+
+    def _repeats(self, runner: Runner, count: int) -> int:
+        """Return how often the faster side runs what the slower one runs once in a round.
+
+        One execution of 0.1 ms scatters more than one of 50 ms. To repeat the short one costs
+        little and makes the round's ratio surer; else it would take more rounds of both.
+        """
+        if len(self._active()) < 2 or runner.evictor is not None:
+            return 1
+        affordable = int(REPEATED_PART * self.cost_ms / max(runner.cost_ms, 1e-6))
+        return max(1, min(affordable, ROUND_EXECUTIONS // count, MOST_REPEATS))
 
     def _executions(self) -> int:
         if self.is_control:

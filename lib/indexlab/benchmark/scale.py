@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from indexlab import display, units
 from indexlab.benchmark.series import Measurement
 from indexlab.errors import InputError
 
@@ -34,6 +35,8 @@ class Scaling:
 
     def __str__(self) -> str:
         """Say how the typical query grows."""
+        if not self.growths:
+            return f"no query was measured at all sizes from {self.rows[0]:,} to {self.rows[-1]:,}"
         middle = len(self.growths) // 2
         before = sorted(growth.exponent_before for growth in self.growths)[middle]
         after = sorted(growth.exponent_after for growth in self.growths)[middle]
@@ -41,6 +44,27 @@ class Scaling:
             f"from {self.rows[0]:,} to {self.rows[-1]:,} rows the median query grows with "
             f"rows^{before:.2f} without the indexes and with rows^{after:.2f} with them"
         )
+
+    def _repr_html_(self) -> str:
+        sizes = tuple(f"{units.count(rows)} rows" for rows in self.rows)
+        lines = [
+            (
+                growth.query,
+                side,
+                *(units.ms(ms) for ms in times),
+                f"rows^{exponent:.2f}",
+            )
+            for growth in self.growths
+            for side, times, exponent in (
+                ("without", growth.before_ms, growth.exponent_before),
+                ("with", growth.after_ms, growth.exponent_after),
+            )
+        ]
+        columns = ("query", "indexes", *sizes, "grows with")
+        table = display.table(
+            columns, lines, caption="median latency by size", numeric=(*sizes, "grows with")
+        )
+        return f"{table}<p>{display.escape(str(self))}.</p>"
 
 
 def parse(text: str) -> tuple[float, ...]:

@@ -12,7 +12,7 @@ from indexlab.benchmark.answers import Answers, compared
 from indexlab.benchmark.changes import FALSE_DISCOVERIES, MOVED, Change, Verdict
 from indexlab.benchmark.controls import Drift
 from indexlab.benchmark.intervals import Estimate
-from indexlab.benchmark.series import Series
+from indexlab.benchmark.series import Sample, Series
 from indexlab.errors import InputError
 
 
@@ -46,17 +46,8 @@ def change(
     """
     import numpy as np
 
-    common = {s.values for s in before.samples} & {s.values for s in after.samples}
-    if not common and not (before.given_up or after.given_up):
-        raise InputError(
-            f"query {before.query!r}: the sides have run no set of values in common: "
-            "measure both with the same seed"
-        )
     random = np.random.default_rng([seed, *before.query.encode()])
-    old, new = (
-        [sample for sample in series.samples if sample.values in common] or list(series.samples)
-        for series in (before, after)
-    )
+    old, new = in_common(before, after)
     before_ms, after_ms = (float(np.median([sample.ms for sample in side])) for side in (old, new))
     bound = _bound(before, after)
     found = (
@@ -70,8 +61,11 @@ def change(
     verdict, why = _verdict(found.low, found.high, minimum_effect), ""
     if verdict in MOVED and (why := _objection(before, after, answers, bound)):
         verdict = "not significant"
-    if verdict in MOVED and not bound and abs(after_ms - before_ms) < noise_ms:
+    moved_ms = before_ms * abs(found.value - 1) if paired else abs(after_ms - before_ms)
+    if verdict in MOVED and not bound and moved_ms < noise_ms:
         verdict, why = "not significant", "the difference is less than what sessions differ by"
+    if verdict in MOVED and not bound and abs(after_ms - before_ms) < drift.noise_ms:
+        verdict, why = "not significant", "controls moved by as much, which no index can touch"
     if found.draws < 2 and not bound:
         verdict = "not significant"
     made = Change(
@@ -94,6 +88,27 @@ def change(
         reason=reasons.slower(before, after) if verdict == "slower" else "",
     )
     return made, found
+
+
+def in_common(before: Series, after: Series) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
+    """Return the samples of the sets of values that both sides have run; pure.
+
+    A side that was given up has run few of them: there, all its samples are taken.
+
+    Raises:
+        InputError: the sides have run no set of values in common.
+    """
+    common = {s.values for s in before.samples} & {s.values for s in after.samples}
+    if not common and not (before.given_up or after.given_up):
+        raise InputError(
+            f"query {before.query!r}: the sides have run no set of values in common: "
+            "measure both with the same seed"
+        )
+    old, new = (
+        tuple(sample for sample in series.samples if sample.values in common) or series.samples
+        for series in (before, after)
+    )
+    return old, new
 
 
 def _bound(before: Series, after: Series) -> Literal["", "before", "after", "both"]:

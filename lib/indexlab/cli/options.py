@@ -171,6 +171,12 @@ measuring = _together(
     ),
     max_slowdown,
 )
+scale = click.option(
+    "--scale",
+    default="",
+    metavar="SIZES",
+    help="On the demo: measure at these multiples of its size, such as 0.1,1,4.",
+)
 execute = click.option(
     "--execute", is_flag=True, help="Change the target; without it this is a dry run."
 )

@@ -72,6 +72,7 @@ def run(**given: Any) -> int:
 @options.output
 @options.planning
 @options.measuring
+@options.scale
 def demo(rows: int | None, **given: Any) -> int:
     """Run the whole story on the bookings demo: embedded server, ten planned indexes."""
     from indexlab.demo import database
@@ -80,8 +81,10 @@ def demo(rows: int | None, **given: Any) -> int:
     target = "demo" if rows is None else f"demo:{rows}"
     given |= {"target": target, "plan": "", "workload": "", "execute": True, "no_report": False}
     chosen = options.read(given, "demo")
-    with Terminal() as terminal, database.opened(target, fresh=True, progress=terminal.tell):
-        document = Pipeline(chosen, terminal.tell).story()
+    with Terminal() as terminal:
+        stages = Pipeline(chosen, terminal.tell)  # wrong options are told before anything starts
+        with database.opened(target, fresh=True, progress=terminal.tell):
+            document = stages.story()
     return _told(document, given["form"], chosen)
 
 

@@ -2,5 +2,6 @@
 
 from indexlab.render.notebooks import StageFailed, check_parameters, execute, notebook
 from indexlab.render.pages import overview
+from indexlab.render.scaling import scale_page
 
-__all__ = ["StageFailed", "check_parameters", "execute", "notebook", "overview"]
+__all__ = ["StageFailed", "check_parameters", "execute", "notebook", "overview", "scale_page"]

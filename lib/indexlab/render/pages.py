@@ -19,6 +19,7 @@ FILES = (
     ("before/benchmark.html", "the measurements before"),
     ("apply.html", "what was built, step by step"),
     ("benchmark.html", "the measurements after, and what changed"),
+    ("scale.html", "how latency grows with the size of the tables, query by query"),
     ("load.json", "what many clients saw, before and after"),
     ("revised_plan.sql", "the plan, revised; the kit reads it back"),
     ("migration.sql", "the same for psql, with verification, test and monitoring queries"),
@@ -166,6 +167,8 @@ class _Story:
                 yield charts.price(price, self.comparison)._repr_html_()
             if before.controls:
                 yield charts.drift(before, after, self.comparison)._repr_html_()
+        if self.run.has("scale"):
+            yield charts.scale(documents.scaling(self.run))._repr_html_()
         built = self._built()
         if built:
             yield charts.builds(

@@ -222,6 +222,21 @@ def of_scaling(scaling: Scaling) -> Json:
     return asdict(scaling)
 
 
+def scaling(run: Run) -> Scaling:
+    """Read back how latency grows with the size of the tables.
+
+    Raises:
+        InputError: the run was not measured at several sizes, or it is not as this version writes
+            it.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        return TypeAdapter(Scaling).validate_python(run.read_json("scale"))
+    except ValidationError as error:
+        raise InputError(str(error), source=run.path / "scale.json") from None
+
+
 def of_load(load: Load, before: Load | None) -> Json:
     """Write what many clients saw, and what they saw before."""
     return {**asdict(load), "before": None if before is None else asdict(before)}
