@@ -6,14 +6,12 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
-import psycopg
 import pytest
 from psycopg import sql
 
 from indexlab import benchmark, embedded, target, workload
 from indexlab.benchmark import Comparison, controls
 from indexlab.benchmark.recording import Moment
-from indexlab.errors import InputError
 from indexlab.target import Target
 from indexlab.workload import SampledQuery
 
@@ -134,11 +132,3 @@ def test_a_query_without_rows_is_measured_and_compared(database: Target) -> None
     before, after = (benchmark.measure(database, nothing, rounds=6) for _ in range(2))
     change = compared(before, after).changes[0]
     assert (before.series[0].rows, change.answers) == (0, "same")
-
-
-def test_a_parameter_that_cannot_be_sampled_is_refused_by_name(
-    database: Target, session: psycopg.Connection
-) -> None:
-    text = "-- name: q\n-- param row: SELECT nonsense FROM nowhere\nSELECT :row::int;"
-    with pytest.raises(InputError, match=r"q.*row|row.*q"):
-        workload.sample(session, workload.parse(text))

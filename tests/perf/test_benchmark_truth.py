@@ -6,7 +6,6 @@ machine that does nothing else; where it needs a busy one, it makes one busy its
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import statistics
 import subprocess
@@ -22,7 +21,7 @@ import pytest
 from psycopg import sql
 
 from indexlab import audit as auditing
-from indexlab import benchmark, demo, embedded, plan, target, workload
+from indexlab import benchmark, demo, embedded, plan, target, units, workload
 from indexlab.benchmark import Change, Comparison
 from indexlab.target import Target
 from indexlab.workload import SampledQuery
@@ -184,7 +183,7 @@ def pairs(
 
 def one_after_the_other(at: Target, seed: int) -> Comparison:
     before, after = (
-        benchmark.measure(at, queries(SAME), budget=2.5, precision=0.05, seed=seed + place)
+        benchmark.measure(at, queries(SAME), budget=2, precision=0.05, seed=seed + place)
         for place in (0, 1)
     )
     return benchmark.compare(before, after, seed=seed)
@@ -200,7 +199,7 @@ def test_nothing_changed(at: Target, mode: str, load: int) -> None:
     with busy(load):
         for seed in range(200 // len(SAME)):
             if mode == "interleaved":
-                changes += pairs(at, "unused_key", SAME, seed, 5)
+                changes += pairs(at, "unused_key", SAME, seed, 4)
             else:
                 comparison = one_after_the_other(at, 2 * seed)
                 changes += comparison.changes
@@ -273,6 +272,8 @@ def test_a_known_slowdown_is_found(at: Target, name: str, statement: str) -> Non
 
 # What it costs
 
+PRECISION = 0.05
+
 
 def test_the_bookings_workload_costs_little_beyond_its_queries(at: Target) -> None:
     with target.connect(at) as admin:
@@ -293,61 +294,22 @@ def test_the_bookings_workload_costs_little_beyond_its_queries(at: Target) -> No
     with target.connect(shop, read_only=True) as conn:
         sampled = workload.sample(conn, workload.read(demo.WORKLOAD))
     began = time.monotonic()
-    before, after = benchmark.interleave(shop, sampled, names, budget=120, precision=0.05)
+    before, after = benchmark.interleave(shop, sampled, names, budget=240, precision=PRECISION)
     wall = time.monotonic() - began
     own = before.conditions.queries_s + after.conditions.queries_s
     comparison = benchmark.compare(before, after)
-    wide = [
-        change.query
-        for change in comparison.changes
-        if change.ratio_high / change.ratio_low - 1 > 0.06
-    ]
-    print(
-        f"\n| bookings, 1,000,000 rows, {len(sampled)} queries to 5 % | {wall:.1f} s in all | "
-        f"{own:.1f} s in queries | {wall - own:.1f} s beyond (limit 20 s) | "
-        f"{comparison.headline} | wider than 6 %: {', '.join(wide) or 'none'} |"
-    )
-    assert wall - own <= 20
-
-
-# TPC-H
-
-TPCH = Path(__file__).with_name("tpch.py")
-
-
-@pytest.mark.skipif(not TPCH.exists(), reason="the TPC-H data is another benchmark's")
-def test_regressions_of_tpch_are_found_and_explained() -> None:
-    specification = importlib.util.spec_from_file_location("tpch", TPCH)
-    assert specification is not None
-    assert specification.loader is not None
-    tpch = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(tpch)
-    statements = {name: text.strip().rstrip(";") for name, text in tpch.QUERIES.items()}
-    text = "\n".join(f"-- name: {name}\n{body};" for name, body in statements.items())
-    sampled = tuple(SampledQuery(query, ((),)) for query in workload.parse(text).queries)
-    hidden = [("public", name) for name in tpch.INDEXES]
-    with tpch.embedded_18("1") as server:
-        there = target.resolve(server.conninfo(tpch.INDEXED), {})
-        before, after = benchmark.interleave(
-            there, sampled, hidden, budget=240, statement_timeout=20
-        )
-    comparison = benchmark.compare(before, after, indexes=list(tpch.INDEXES))
-    print(
-        "\n\n| query | without | with | ratio | interval | verdict | plan |\n|---|---|---|---|---|---|---|"
-    )
+    print("\n\n| query | without | with | ratio | width of its interval |\n|---|---|---|---|---|")
     for change in comparison.changes:
         print(
-            f"| {change.query} | {change.before_words} | {change.after_words} | {change.ratio:.2f} | "
-            f"{change.ratio_low:.2f} to {change.ratio_high:.2f} | {change.verdict} | "
-            f"{change.difference} |"
+            f"| {change.query} | {units.ms(change.before_ms)} | {units.ms(change.after_ms)} | "
+            f"{change.ratio:.4f} | {change.ratio_high / change.ratio_low - 1:.1%} |"
         )
-    slower = comparison.regressions(1.2)
+    # The rule looked at 500 resamples now and then, the comparison draws 2,000 others.
+    wide = [c.query for c in comparison.changes if c.ratio_high / c.ratio_low - 1 > 1.3 * PRECISION]
     print(
-        f"\nall queries: {comparison.reads}; beyond --max-slowdown 1.2: "
-        f"{', '.join(change.query for change in slower) or 'none'}; {comparison.drift}"
+        f"\n| bookings, 1,000,000 rows, {len(sampled)} queries to {PRECISION:.0%} | {wall:.1f} s in all | "
+        f"{own:.1f} s in queries | {wall - own:.1f} s beyond (limit 20 s) | "
+        f"{comparison.headline} | not as precise: {', '.join(wide) or 'none'} |"
     )
-    for change in slower:
-        print(f"{change.query} is slower: {change.reason}")
-        assert change.difference != "same plan", change.query
-        assert change.reason
-    assert len(comparison.changes) == len(statements)
+    assert not wide
+    assert wall - own <= 20

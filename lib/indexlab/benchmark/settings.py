@@ -52,7 +52,7 @@ class Settings:
         Raises:
             InputError: a word is not a setting, or its value is not of its kind.
         """
-        usual = {field.name: field.default for field in fields(cls)}
+        usual: dict[str, Any] = {field.name: field.default for field in fields(cls)}
         given: dict[str, Any] = {}
         for word in text.split():
             match = WORD.fullmatch(word)
@@ -61,9 +61,9 @@ class Settings:
                     f"{word!r} is no setting of a benchmark: there are "
                     f"{', '.join(f'{name}={value}' for name, value in usual.items())}"
                 )
-            name, kind = match["name"], type(usual[match["name"]])
+            name = match["name"]
             try:
-                given[name] = kind(match["value"])
+                given[name] = type(usual[name])(match["value"])
             except ValueError:
                 raise InputError(f"{name} is {match['value']!r}: it must be a number") from None
         return cls(**given)
