@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
+import psycopg
 import pytest
 from psycopg import sql
 
@@ -95,12 +99,22 @@ def test_a_server_that_stayed_as_it_was_is_not_refused(sides: Sides) -> None:
 # A restart
 
 
+def stopped(server: embedded.Server) -> None:
+    """Shut a server down as an administrator does, and wait until nobody answers."""
+    process = int((server.data_dir / "postmaster.pid").read_text().split("\n")[0])
+    os.kill(process, signal.SIGINT)
+    deadline = time.monotonic() + 30
+    while (server.data_dir / "postmaster.pid").exists():
+        assert time.monotonic() < deadline
+
+
 def test_a_server_that_was_restarted_between_the_sides_is_told(tmp_path: Path) -> None:
     found = []
     for _ in range(2):
         with embedded.server(tmp_path) as server:
             there = target.resolve(server.conninfo(), {})
             found += [benchmark.measure(there, UNCHANGED, rounds=5) for _ in range(2)]
+            stopped(server)
     first, second, third, _ = found
 
     def told(before: benchmark.Measurement, after: benchmark.Measurement) -> bool:
@@ -110,6 +124,23 @@ def test_a_server_that_was_restarted_between_the_sides_is_told(tmp_path: Path) -
 
     assert not told(first, second)
     assert told(second, third)
+
+
+# Statistics
+
+
+def test_statistics_that_were_renewed_between_the_sides_are_told(
+    database: Target, session: psycopg.Connection
+) -> None:
+    session.execute("CREATE TABLE t AS SELECT g FROM generate_series(1, 100) AS g")
+    session.execute("ANALYZE t")
+    everything = queries("-- name: everything\nSELECT g FROM t;")
+    first, second = (benchmark.measure(database, everything, rounds=5) for _ in range(2))
+    session.execute("ANALYZE t")
+    third = benchmark.measure(database, everything, rounds=5)
+    words = "statistics were renewed between the sides: public.t"
+    assert not any(words in warning for warning in compared(first, second).warnings)
+    assert any(words in warning for warning in compared(second, third).warnings)
 
 
 # The clock

@@ -357,6 +357,22 @@ def test_a_slower_query_is_explained_by_its_plans() -> None:
     assert "do not tell why" in same.changes[0].reason
 
 
+def test_a_step_that_a_limit_stopped_is_no_error_of_the_planner() -> None:
+    def limited(**facts: Any) -> explain.Explain:
+        step = {"Node Type": "Sort", "Actual Loops": 1, **facts}
+        return plan(**{"Node Type": "Limit", "Shared Hit Blocks": 900, "Plans": [step]})
+
+    before = measured(series("q", noisy(1, 10), explain=plan()))
+    stopped = limited(**{"Plan Rows": 316_089, "Actual Rows": 10})
+    surprised = limited(**{"Plan Rows": 10, "Actual Rows": 316_089})
+    reasons = [
+        compared(before, measured(series("q", noisy(2, 30), explain=one))).changes[0].reason
+        for one in (stopped, surprised)
+    ]
+    assert "it expected" not in reasons[0]
+    assert "it expected 10 rows of Sort" in reasons[1]
+
+
 # The price
 
 
