@@ -183,7 +183,7 @@ def pairs(
 
 def one_after_the_other(at: Target, seed: int) -> Comparison:
     before, after = (
-        benchmark.measure(at, queries(SAME), budget=2, precision=0.05, seed=seed + place)
+        benchmark.measure(at, queries(SAME), budget=2.5, precision=0.05, seed=seed + place)
         for place in (0, 1)
     )
     return benchmark.compare(before, after, seed=seed)

@@ -10,11 +10,14 @@ from dataclasses import dataclass, field
 from indexlab.benchmark import intervals
 from indexlab.benchmark.runners import Runner
 
-ROUND_MS = 25.0
+ROUND_MS = 50.0
 """A fast query is executed again within a round until about this much time is spent on it."""
-ROUND_EXECUTIONS = 10
-"""More in a row would share the moment, and with it the processors that the scheduler gave to
-client and server: more rounds tell more."""
+ROUND_EXECUTIONS = 20
+TURN_MS = 25.0
+"""The same where sides take turns: executions in a row share the processors that the scheduler gave
+to client and server, so that more and shorter rounds make the ratio surer. A side alone has nothing
+to hold its rounds against: there, short ones would seem to agree because they are neighbours."""
+TURN_EXECUTIONS = 10
 REPEATED_PART = 0.2
 """The faster side of a query may take so much of the slower one's time for more samples."""
 MOST_REPEATS = 10
@@ -94,15 +97,17 @@ class Unit:
         if len(self._active()) < 2 or runner.evictor is not None:
             return 1
         affordable = int(REPEATED_PART * self.cost_ms / max(runner.cost_ms, 1e-6))
-        return max(1, min(affordable, ROUND_EXECUTIONS // count, MOST_REPEATS))
+        return max(1, min(affordable, TURN_EXECUTIONS // count, MOST_REPEATS))
 
     def _executions(self) -> int:
         if self.is_control:
             return CONTROL_EXECUTIONS
         if any(runner.evictor is not None for runner in self.runners):
             return 1
-        fitting = int(ROUND_MS / max(self.cost_ms, 1e-6))
-        return max(1, min(fitting, ROUND_EXECUTIONS, MAX_SAMPLES - self.taken))
+        turns = len(self.runners) > 1
+        most, ms = (TURN_EXECUTIONS, TURN_MS) if turns else (ROUND_EXECUTIONS, ROUND_MS)
+        fitting = int(ms / max(self.cost_ms, 1e-6))
+        return max(1, min(fitting, most, MAX_SAMPLES - self.taken))
 
     def check(self, precision: float, seed: int) -> None:
         """Look now and then whether the interval is as narrow as asked.

@@ -43,7 +43,7 @@ def measure(
        (plan_cache_mode as it is). Queries slower than their share of the budget are warmed up by
        step 1 alone. The warm-up is kept apart.
     4. Rounds, with the queries and the kit's controls in another order in each: every query runs
-       once, a fast one up to 10 times or 25 ms. Sets of values take turns, in the same order on
+       once, a fast one up to 20 times or 50 ms. Sets of values take turns, in the same order on
        both sides of a comparison. A query leaves when its interval is narrow enough. Reads come
        first: rolled back writes leave dead rows that would slow them.
     5. Each query is explained with ANALYZE.
