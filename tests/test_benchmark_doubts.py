@@ -206,7 +206,7 @@ def test_data_that_changed_between_the_sides_is_found(
 
 
 def bounded(query: str) -> Series:
-    return series(query, [1000.0], limit_ms=1000.0)
+    return series(query, [1000.0], limit_ms=1000.0, rows=0)
 
 
 def test_a_side_that_was_given_up_bounds_the_ratio() -> None:
@@ -220,6 +220,7 @@ def test_a_side_that_was_given_up_bounds_the_ratio() -> None:
     both = compared(measured(bounded("q")), measured(bounded("q"))).changes[0]
     assert both.verdict == "not significant"
     assert any("lower bound" in words for words in found.warnings)
+    assert not any("row counts differ" in words for words in found.warnings)
 
 
 def test_a_query_that_fails_on_one_side_is_told_and_breaks_the_run() -> None:

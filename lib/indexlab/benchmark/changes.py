@@ -191,7 +191,9 @@ class Comparison:
 
 def _row(change: Change) -> tuple[object, ...]:
     rows = units.count(change.rows_after)
-    if change.rows_before != change.rows_after:
+    if change.bound:
+        rows = ""
+    elif change.rows_before != change.rows_after:
         rows = f"{units.count(change.rows_before)} -> {rows}"
     return (
         change.query if change.kind == "read" else f"{change.query} (write)",
