@@ -124,7 +124,7 @@ def _pairs(before: Measurement, after: Measurement) -> Iterator[tuple[Series, Se
     for name, series in new.items():
         if name not in old:
             continue
-        if (series.sql, series.kind) != (old[name].sql, old[name].kind):
+        if not series.has_text_of(old[name]) or series.kind != old[name].kind:
             raise InputError(f"{other}: its query {name!r} has another text")
         yield old[name], series
 

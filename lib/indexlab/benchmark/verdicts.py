@@ -57,7 +57,7 @@ def change(
             intervals.ratio(old, new, paired=paired, confidence=confidence, random=random), drift
         )
     )
-    answers = compared(before.answers, after.answers, is_volatile=before.volatile or after.volatile)
+    answers = compared(*_answers(before, after), is_volatile=before.volatile or after.volatile)
     verdict, why = _verdict(found.low, found.high, minimum_effect), ""
     if verdict in MOVED and (why := _objection(before, after, answers, bound)):
         verdict = "not significant"
@@ -88,6 +88,16 @@ def change(
         reason=reasons.slower(before, after) if verdict == "slower" else "",
     )
     return made, found
+
+
+def _answers(before: Series, after: Series) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return what both sides answered; of one that is hidden, only the numbers of rows compare."""
+    if before.is_hidden == after.is_hidden:
+        return before.answers, after.answers
+    old, new = (
+        tuple(f"{answer.partition(':')[0]}:" for answer in side.answers) for side in (before, after)
+    )
+    return old, new
 
 
 def in_common(before: Series, after: Series) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:

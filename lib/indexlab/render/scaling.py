@@ -6,9 +6,8 @@ from pathlib import Path
 
 from indexlab import charts
 from indexlab.display import Markup
+from indexlab.render import frame
 from indexlab.runs import Run, documents
-
-TEMPLATES = Path(__file__).parents[1] / "templates"
 
 
 def scale_page(run: Run) -> Path:
@@ -20,17 +19,13 @@ def scale_page(run: Run) -> Path:
     Returns:
         The path of the page.
     """
-    import jinja2
-
     found = documents.scaling(run)
     chart = charts.scale(found)
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined
-    )
-    page = environment.get_template("scale.html.j2").render(
+    page = frame.page(
+        "scale.html.j2",
         title=chart.title,
-        chart=Markup(chart._repr_html_()),
+        chart=Markup(chart.inline()),
         table=Markup(found._repr_html_()),
-        overview=(run.path / "index.html").exists() or run.has("audit"),
+        overview=run.has("audit"),  # its index.html is written last
     )
     return run.write("scale.html", page)
