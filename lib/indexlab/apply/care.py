@@ -154,25 +154,29 @@ def _size(room: _Room, method: str) -> int:
 WORKERS = "SELECT pg_catalog.current_setting('max_parallel_maintenance_workers')::int"
 
 
-def share(conn: psycopg.Connection[Any], settings: Settings) -> dict[str, str]:
-    """Share memory and parallel workers out among the jobs; empty where nothing is to be set.
+def workers(conn: psycopg.Connection[Any]) -> int:
+    """Read how many parallel workers a build of the session may use."""
+    return int(conn_row(conn, WORKERS)[0])
+
+
+def memory(settings: Settings) -> dict[str, str]:
+    """Share memory out among the jobs, as settings of their sessions; pure.
+
+    Returns:
+        Nothing where each is to have what its session has.
 
     Raises:
-        InputError: there is too little memory for a job.
+        InputError: there is too little for a job.
     """
-    shared: dict[str, str] = {}
-    if settings.jobs > 1:
-        workers = conn_row(conn, WORKERS)[0]
-        shared["max_parallel_maintenance_workers"] = str(int(workers) // settings.jobs)
-    if settings.memory:
-        each = settings.memory // settings.jobs
-        if each < LEAST_MEMORY:
-            raise InputError(
-                f"{units.size(settings.memory)} of memory are too little for "
-                f"{settings.jobs} jobs: each needs {units.size(LEAST_MEMORY)}"
-            )
-        shared["maintenance_work_mem"] = str(each // 1024)
-    return shared
+    if not settings.memory:
+        return {}
+    each = settings.memory // settings.jobs
+    if each < LEAST_MEMORY:
+        raise InputError(
+            f"{units.size(settings.memory)} of memory are too little for "
+            f"{units.plural(settings.jobs, 'job')}: each needs {units.size(LEAST_MEMORY)}"
+        )
+    return {"maintenance_work_mem": str(each // 1024)}
 
 
 def check(conn: psycopg.Connection[Any], settings: Settings, spaces: set[str], need: int) -> None:

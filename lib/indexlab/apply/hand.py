@@ -67,7 +67,8 @@ class Hand:
         self._settings = settings
         self._lock = lock
         self._tender = tender
-        self._share = share
+        self.share = share
+        """Settings of the session beside those that every run has."""
         self._stack = ExitStack()
         self._conn: psycopg.Connection[Any] | None = None
         self._who: Identity | None = None
@@ -78,6 +79,12 @@ class Hand:
         """Whether the last statement has gone to the server."""
         self.spent: Spent = ""
         """The budget that has ended the last statement, if one has."""
+
+    def adopt(self, conn: psycopg.Connection[Any]) -> None:
+        """Work on a session that is open already and that its owner will close."""
+        self._conn, self._who = conn, sessions.identity(conn)
+        sessions.search_in(conn, None)
+        self._set, self._path = {}, None
 
     def close(self) -> None:
         """Let go of the session."""
@@ -268,7 +275,7 @@ class Hand:
         wanted = sessions.wanted_settings(
             writing=True, lock_timeout=lock_timeout, statement_timeout=limit
         )
-        whole = {**wanted, **self._share}
+        whole = {**wanted, **self.share}
         if whole != self._set:
             sessions.settle(self._conn, whole)
             self._set = whole

@@ -220,7 +220,7 @@ class Tender:
         """Count what is waited, and decide whether a budget is used up."""
         waits = self._waits.setdefault(watched.flight.step.index, _Waits())
         waits.sessions |= {session.pid: session for session in seen.blockers}
-        if seen.waiting:
+        if seen.waiting and not self._among_ourselves(seen):
             waits.seconds += now - watched.seen
         watched.seen = now
         if not seen.queueing:
@@ -239,6 +239,10 @@ class Tender:
             self._next_watch = min(self._next_watch, max(deadline, now + TICK_SECONDS))
         if seen.waiting and waits.seconds >= self._settings.max_wait:
             watched.spent = "max_wait"
+
+    def _among_ourselves(self, seen: Observation) -> bool:
+        """Return whether a build waits for another job's only, which has budgets of its own."""
+        return bool(seen.blockers) and all(item.pid in self._watched for item in seen.blockers)
 
     def _watch_session(self) -> psycopg.Connection[Any]:
         if self._watcher is None or self._watcher.closed:
