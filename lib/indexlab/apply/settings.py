@@ -91,6 +91,9 @@ class Settings:
     the audit says which."""
     show_values: bool = False
     """Whether duplicates are reported with their values, which are data of the target."""
+    watch_writers: float = 0.0
+    """Writes of the workload per second to put on beside the builds, each rolled back, so as to see
+    what writers notice; 0 for none. On a disposable target only."""
 
     def __post_init__(self) -> None:
         for field in fields(self):

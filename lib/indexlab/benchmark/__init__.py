@@ -15,6 +15,7 @@ from indexlab.benchmark.series import (
     Table,
 )
 from indexlab.benchmark.timing import interleave, measure
+from indexlab.benchmark.writers import Writers, Written
 
 __all__ = [
     "Change",
@@ -32,6 +33,8 @@ __all__ = [
     "Series",
     "Table",
     "WritePrice",
+    "Writers",
+    "Written",
     "compare",
     "interleave",
     "measure",

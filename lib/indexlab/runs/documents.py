@@ -8,7 +8,16 @@ from typing import Any
 from indexlab import explain
 from indexlab.apply import Applied, Outcome
 from indexlab.audit import Audit, Finding, place, statement_sql
-from indexlab.benchmark import Comparison, Headline, Load, Measurement, Scaling, Series, intervals
+from indexlab.benchmark import (
+    Comparison,
+    Headline,
+    Load,
+    Measurement,
+    Scaling,
+    Series,
+    Writers,
+    intervals,
+)
 from indexlab.errors import InputError
 from indexlab.impact import Impact, QueryImpact
 from indexlab.runs.directory import Json, Run
@@ -172,6 +181,20 @@ def of_apply(applied: Applied, target: Target, server: Server) -> Json:
         "estimate": applied.estimate,
         "warnings": applied.warnings,
         "steps": [asdict(outcome) for outcome in applied.outcomes],
+    }
+
+
+def of_writers(writers: Writers) -> Json:
+    """Write what writers saw beside the builds: each latency in ms, by seconds since they began."""
+    return {
+        "rate": writers.rate,
+        "seconds": writers.seconds,
+        "late": writers.late,
+        "longest_wait_ms": writers.longest_wait * 1000,
+        "looks": writers.looks,
+        "trouble": writers.trouble,
+        "phases": [asdict(item) for item in writers.phases],
+        "points": writers.points,
     }
 
 
