@@ -16,6 +16,7 @@ from indexlab.apply import (
     Settings,
     Window,
     blockers,
+    care,
     duplicates,
     journal,
     schedule,
@@ -52,7 +53,9 @@ def test_settings_are_read_from_words_and_written_back() -> None:
         ("jobs=0", "jobs is 0"),
         ("jobs", "write jobs=VALUE"),
         ("max_wait=-1", "max_wait is -1"),
-        ("max_lag=many", "'many' is not a size"),
+        ("max_lag=many", "'many' is not a size such as 64MB or 2GB, or a time such as 30s"),
+        ("memory=3bananas", "memory is '3bananas'"),
+        ("max_lag=30 s", "'s' is no setting"),
         ("window=10-12", "not two times"),
         ("window=10:00-10:00", "no length"),
         ("analyze=maybe", "analyze is 'maybe'"),
@@ -61,6 +64,33 @@ def test_settings_are_read_from_words_and_written_back() -> None:
 def test_settings_that_cannot_be_are_refused(text: str, reason: str) -> None:
     with pytest.raises(InputError, match=reason):
         Settings.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("word", "bytes_", "seconds"),
+    [
+        ("max_lag=64MB", 64 * 1024**2, 0.0),
+        ("max_lag=64m", 64 * 1024**2, 0.0),
+        ("max_lag=30s", 0, 30.0),
+        ("max_lag=1.5min", 0, 90.0),
+        ("max_lag=250ms", 0, 0.25),
+        ("max_lag=1h", 0, 3600.0),
+    ],
+)
+def test_a_lag_is_a_size_or_a_time(word: str, bytes_: int, seconds: float) -> None:
+    read = Settings.parse(word)
+    assert (read.max_lag, read.max_lag_seconds) == (bytes_, seconds)
+    assert Settings.parse(read.words()) == read
+
+
+def test_a_standby_that_stands_still_falls_behind_though_its_replay_lag_does_not() -> None:
+    delays = care.Delays()
+    assert delays.of(care.Lag("s", 0, 9.0, written=1000), 10.0) == 0.0  # it has everything
+    assert delays.of(care.Lag("s", 500, None, written=1500), 20.0) == 0.0  # first seen just now
+    assert delays.of(care.Lag("s", 700, 0.5, written=1700), 25.0) == 5.0
+    assert delays.of(care.Lag("s", 900, 0.5, written=1900), 50.0) == 30.0
+    assert delays.of(care.Lag("s", 200, 0.5, written=1900), 51.0) == 1.0  # replays again
+    assert delays.of(care.Lag("s", 200, 7.0, written=1900), 51.5) == 7.0
 
 
 @pytest.mark.parametrize(
@@ -123,9 +153,8 @@ def test_the_phase_and_its_end_are_told(scene) -> None:
         "INSERT INTO core.bookings SELECT n, 1, now(), 'x', repeat('y', 200) FROM generate_series(3000, 200000) AS n"
     )
     events: list[Event] = []
-    assert scene.run(
-        "CREATE INDEX n ON core.bookings (note, status, date);", on_event=events.append
-    ).complete
+    text = "CREATE INDEX n ON core.bookings (note, status, date);"
+    assert scene.run(text, lock_wait=0.1, on_event=events.append).complete
     phases = {event.phase for event in events if event.kind == "progress"}
     assert phases, "a build of this size is seen at least once"
     assert all(event.eta is None or event.eta >= 0 for event in events)

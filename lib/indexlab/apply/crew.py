@@ -131,6 +131,7 @@ class Crew:
         self._outcomes: dict[int, tuple[Outcome, ...]] = {}
         self._analyzed: list[str] = []
         self._warnings: list[str] = []
+        self._delays = care.Delays()
 
     def work(self, orders: Orders) -> Applied:
         """Run the steps; the first that fails lets nothing more begin."""
@@ -239,14 +240,15 @@ class Crew:
     def _may_begin(self, worker: Worker, step: Step, orders: Orders) -> bool:
         """Wait until nothing is against a step; False where the run ends first."""
         settings = self._settings
-        if not (settings.max_lag or settings.min_free or settings.window):
+        lag = settings.max_lag or settings.max_lag_seconds
+        if not (lag or settings.min_free or settings.window):
             return True
         if step.action not in (*BUILDS, "drop", "constraint"):
             return True
         spaces = orders.spaces
 
         def asked(conn: psycopg.Connection[object]) -> str:
-            return care.objection(conn, settings, spaces, datetime.now().astimezone())
+            return care.objection(conn, settings, spaces, datetime.now().astimezone(), self._delays)
 
         while objection := worker.asking(asked):
             if self._tender.stopping or self._failed.is_set():

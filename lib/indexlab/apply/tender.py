@@ -136,7 +136,8 @@ class Tender:
         self._waits: dict[str, _Waits] = {}
         self._watching = contextlib.ExitStack()
         self._watcher: psycopg.Connection[Any] | None = None
-        self._next_watch = 0.0
+        # Counted from the begin on, so that it is never more than one look a second.
+        self._next_watch = time.monotonic() + min(WATCH_SECONDS, settings.lock_wait)
 
     # The caller's thread.
 

@@ -208,8 +208,8 @@ applying = _together(
     click.option(
         "--max-lag",
         default=None,
-        metavar="SIZE",
-        help="Begin no build while a standby has more WAL left to replay, e.g. 64MB.",
+        metavar="SIZE|TIME",
+        help="Begin no build while a standby has more left to replay: 64MB of WAL, or 30s.",
     ),
     click.option(
         "--min-free",
