@@ -56,7 +56,22 @@ def restoring(step: Step, definition: str) -> Step:
 class Foreseen:
     """The target as it will be when the steps above have run."""
 
-    def __init__(self, catalog: Catalog, plan: IndexPlan, *, constraints: bool = False):
+    def __init__(
+        self,
+        catalog: Catalog,
+        plan: IndexPlan,
+        *,
+        constraints: bool = False,
+        dropping: tuple[RelationName, ...] = (),
+    ):
+        """Begin with what is there.
+
+        Args:
+            catalog: read with the plan.
+            plan: whose statements will be asked about.
+            constraints: whether unique indexes become constraints of their names.
+            dropping: indexes that will go, beside those that the plan drops.
+        """
         self.catalog = catalog
         self._constraints = constraints
         self._made: list[Index] = []
@@ -64,6 +79,10 @@ class Foreseen:
         self._gone: set[RelationName] = set()
         found = (catalog.find(name, drop.search_path) for drop in plan.drops for name in drop.names)
         self._doomed = {item.qualified for item in found if item is not None}
+        for name in dropping:
+            index = self.index(name)
+            parts = () if index is None else _attached(catalog, index)
+            self._doomed |= {name, *parts}
 
     def index(self, name: RelationName) -> Index | None:
         """Return the index with this qualified name."""
