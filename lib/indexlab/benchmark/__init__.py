@@ -3,6 +3,7 @@
 from indexlab.benchmark.changes import Change, Comparison, Headline
 from indexlab.benchmark.comparison import compare
 from indexlab.benchmark.controls import Drift
+from indexlab.benchmark.gains import Gain, gain
 from indexlab.benchmark.load import Load
 from indexlab.benchmark.price import Price, WritePrice, price
 from indexlab.benchmark.scale import Growth, Scaling, scaling
@@ -23,6 +24,7 @@ __all__ = [
     "Conditions",
     "Drift",
     "Failure",
+    "Gain",
     "Growth",
     "Headline",
     "Load",
@@ -36,6 +38,7 @@ __all__ = [
     "Writers",
     "Written",
     "compare",
+    "gain",
     "interleave",
     "measure",
     "price",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 from typing import Any
 
-from indexlab import explain
+from indexlab import explain, units
 from indexlab.apply import Applied, Outcome
 from indexlab.audit import Audit, Finding, place, statement_sql
 from indexlab.benchmark import (
@@ -20,6 +20,7 @@ from indexlab.benchmark import (
 )
 from indexlab.errors import InputError
 from indexlab.impact import Impact, QueryImpact
+from indexlab.runs import private
 from indexlab.runs.directory import Json, Run
 from indexlab.target import Server, Target
 from indexlab.workload import SampledQuery, Workload
@@ -321,10 +322,13 @@ def values_of(run: Run, workload: Workload) -> tuple[SampledQuery, ...]:
     """Read the parameter values of an earlier measurement, so that both sides run the same.
 
     Raises:
-        InputError: the run is of another workload.
+        InputError: the run is of another workload, or redacted on another machine.
     """
     document = run.read_json("benchmark")
-    known: dict[str, Any] = {query["query"]: query for query in document["queries"]}
+    drawn = private.kept(run) if document.get("redacted") else {}
+    known: dict[str, Any] = {
+        query["query"]: drawn.get(query["query"], query["values"]) for query in document["queries"]
+    }
     missing = [query.name for query in workload.queries if query.name not in known]
     missing = [name for name in missing if name not in document["skipped"]]
     if missing:
@@ -333,7 +337,7 @@ def values_of(run: Run, workload: Workload) -> tuple[SampledQuery, ...]:
             source=run.path / "benchmark.json",
         )
     return tuple(
-        SampledQuery(query, tuple(tuple(values) for values in known[query.name]["values"]))
+        SampledQuery(query, tuple(tuple(values) for values in known[query.name]))
         if query.name in known
         else SampledQuery(query, ())
         for query in workload.queries
@@ -371,4 +375,5 @@ def incomplete(applied: Applied) -> str:
     failed = [item for item in applied.outcomes if item.outcome == "failed"]
     waiting = sum(item.outcome == "not_run" for item in applied.outcomes)
     reasons = "; ".join(f"{item.index}: {item.error}" for item in failed)
-    return f"apply did not complete: {reasons or 'interrupted'}; {waiting} steps were not run"
+    left = f"; {units.plural(waiting, 'step')} not run" if waiting else ""
+    return f"apply did not complete: {reasons or 'interrupted'}{left}"
