@@ -98,6 +98,7 @@ class Hand:
         number: int,
         *,
         kind: EventKind = "start",
+        cleaning: bool = False,
         lock_timeout: float = 0,
         limit: float = 0,
     ) -> Exception | None:
@@ -107,7 +108,8 @@ class Hand:
             step: that it is for.
             statement: to run.
             number: of the attempt, from 1.
-            kind: of the event that tells it; `clean` goes on after Ctrl-C.
+            kind: of the event that tells it.
+            cleaning: whether it goes on after Ctrl-C, and has no budget but `limit`.
             lock_timeout: seconds; only for a statement that waits for no old transactions.
             limit: seconds that it may take; 0 for any.
         """
@@ -116,7 +118,7 @@ class Hand:
             self._lock.ensure(partial(self._wait_for_lock, step))
             self._tender.tell(Event(kind, step, number, detail=statement))
             conn, who = self._ready(lock_timeout, limit, step)
-            flight = InFlight(conn, who.pid, step, kind == "clean", number)
+            flight = InFlight(conn, who.pid, step, cleaning, number)
             self._tender.begin(flight)
             try:
                 self.sent = True

@@ -118,7 +118,7 @@ class Worker(Hand):
             index, as_wanted = self.look(step)
             if index is None or index.usable or index.building or not as_wanted:
                 continue
-            left = self._drop_leftover(step)
+            left = self._drop_former(step)
             if left:
                 facts |= {"attempts": max(attempt, 1), "definition": index.definition}
                 return outcome(step, "failed", error=left, **facts | {"undo": step.undo})
@@ -171,6 +171,21 @@ class Worker(Hand):
         shown = self.asking(lambda conn: duplicates.examples(conn, step, values=values))
         return f"{error}: {shown}" if shown else error
 
+    def _drop_former(self, step: Step) -> str:
+        """Drop what a former run has left, within the budgets of a build; return why not, if so."""
+        attempt = locked_out = 0
+        while True:
+            attempt += 1
+            statement = drop_sql(step.name, if_exists=True)
+            failure = self.attempt(step, statement, attempt, kind="clean")
+            locked_out += self.spent == "lock_wait"
+            if failure is None or self.look(step)[0] is None:
+                return ""
+            if not self.again(step, failure, attempt, locked_out):
+                return (
+                    f"{self.why(step, failure)}; the invalid index {step.index} is left as it was"
+                )
+
     def _drop_leftover(self, step: Step) -> str:
         """Drop an invalid index that is ours to drop; return what is left, if anything is."""
         spent, sent = self.spent, self.sent
@@ -179,7 +194,9 @@ class Worker(Hand):
         try:
             for attempt in range(1, self._settings.retries + 2):
                 statement = drop_sql(step.name, if_exists=True)
-                failure = self.attempt(step, statement, attempt, kind="clean", limit=limit)
+                failure = self.attempt(
+                    step, statement, attempt, kind="clean", cleaning=True, limit=limit
+                )
                 if failure is None:
                     return ""
                 index, _ = self.look(step)
