@@ -249,6 +249,23 @@ def test_cells_are_thin(name: str):
                 assert not SQL.search(node.value), text
 
 
+# The table of faults
+
+
+def test_every_test_that_the_table_of_faults_names_exists():
+    table = (ROOT / "tests" / "FAULTS.md").read_text(encoding="utf-8")
+    named = re.findall(r"`(test_\w+)`", table)
+    rows = [line for line in table.splitlines() if line.startswith("| ")][1:]
+    assert len(named) == len(rows) > 30
+    there = {
+        node.name
+        for file in (ROOT / "tests").glob("test_*.py")
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef)
+    }
+    assert {*named} - there == set()
+
+
 # What is tracked
 
 # Put together, so that this file does not hold what it looks for.

@@ -114,7 +114,12 @@ class Pipeline:
             "apply",
             self.options.out,
             lambda lab: lab.require_complete(lab.apply(execute=execute, settings=settings)),
-            {"execute": execute, "settings": settings, **self._asking()},
+            {
+                "execute": execute,
+                "settings": settings,
+                "disposable": self.options.disposable,
+                **self._asking(),
+            },
         )
 
     def benchmark(

@@ -17,6 +17,7 @@ from indexlab.benchmark.series import (
 )
 from indexlab.benchmark.settings import Settings
 from indexlab.benchmark.timing import interleave, measure
+from indexlab.benchmark.writers import Writers, Written
 
 __all__ = [
     "Change",
@@ -36,6 +37,8 @@ __all__ = [
     "Settings",
     "Table",
     "WritePrice",
+    "Writers",
+    "Written",
     "compare",
     "gain",
     "interleave",

@@ -119,6 +119,7 @@ def _scaled(chosen: Options, form: str) -> int:
 @options.resolve
 @options.planning
 @options.applying
+@options.disposable
 @options.execute
 def apply(**given: Any) -> int:
     """Build what the audit calls for, without blocking writers; a dry run without --execute."""

@@ -5,10 +5,19 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 from typing import Any
 
-from indexlab import explain
+from indexlab import explain, units
 from indexlab.apply import Applied, Outcome
 from indexlab.audit import Audit, Finding, place, statement_sql
-from indexlab.benchmark import Comparison, Headline, Load, Measurement, Scaling, Series, intervals
+from indexlab.benchmark import (
+    Comparison,
+    Headline,
+    Load,
+    Measurement,
+    Scaling,
+    Series,
+    Writers,
+    intervals,
+)
 from indexlab.errors import InputError
 from indexlab.impact import Impact, QueryImpact
 from indexlab.runs import private
@@ -173,6 +182,20 @@ def of_apply(applied: Applied, target: Target, server: Server) -> Json:
         "estimate": applied.estimate,
         "warnings": applied.warnings,
         "steps": [asdict(outcome) for outcome in applied.outcomes],
+    }
+
+
+def of_writers(writers: Writers) -> Json:
+    """Write what writers saw beside the builds: each latency in ms, by seconds since they began."""
+    return {
+        "rate": writers.rate,
+        "seconds": writers.seconds,
+        "late": writers.late,
+        "longest_wait_ms": writers.longest_wait * 1000,
+        "looks": writers.looks,
+        "trouble": writers.trouble,
+        "phases": [asdict(item) for item in writers.phases],
+        "points": writers.points,
     }
 
 
@@ -367,4 +390,5 @@ def incomplete(applied: Applied) -> str:
     failed = [item for item in applied.outcomes if item.outcome == "failed"]
     waiting = sum(item.outcome == "not_run" for item in applied.outcomes)
     reasons = "; ".join(f"{item.index}: {item.error}" for item in failed)
-    return f"apply did not complete: {reasons or 'interrupted'}; {waiting} steps were not run"
+    left = f"; {units.plural(waiting, 'step')} not run" if waiting else ""
+    return f"apply did not complete: {reasons or 'interrupted'}{left}"
