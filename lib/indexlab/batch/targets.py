@@ -94,7 +94,7 @@ class _File(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     defaults: _Entry = _Entry()
-    targets: Annotated[tuple[_Target, ...], Field(min_length=1, strict=False)]
+    targets: Annotated[tuple[_Target, ...], Field(strict=False)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +171,8 @@ def parse(text: str, path: Path) -> Targets:
     except ValidationError as error:
         raise _refused(error, root, path) from None
     entries = _node(root, ("targets",))
+    if not file.targets:
+        raise InputError("'targets' is empty", source=path, line=entries.start_mark.line + 1)
     assert isinstance(entries, yaml.SequenceNode)
     lines = [node.start_mark.line + 1 for node in entries.value]
     _check_names(file.targets, lines, path)
@@ -305,7 +307,8 @@ def _refused(error: ValidationError, root: yaml.Node, path: Path) -> InputError:
         return int(_node(root, place).start_mark.line) + 1
 
     found = sorted(
-        error.errors(include_input=False, include_url=False), key=lambda e: line(e["loc"])
+        error.errors(include_input=False, include_url=False),
+        key=lambda mistake: (line(mistake["loc"]), mistake["type"] != "extra_forbidden"),
     )
     first, place = found[0], found[0]["loc"]
     key = ".".join(str(part) for part in place if not isinstance(part, int))
@@ -326,8 +329,6 @@ def _words(mistake: Any, key: str) -> str:
             return f"{key!r} must be a text: put it into quotes"
         case "value_error":
             return f"{key!r} {own}"
-        case "too_short" if leaf == "targets":
-            return "'targets' is empty"
         case _:
             return f"{key!r}: {mistake['msg'][:1].lower()}{mistake['msg'][1:]}"
 
