@@ -5,15 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-from indexlab import display, units
+from indexlab import display, records, units
 from indexlab.explain import Explain
+from indexlab.records import Record
 from indexlab.target import Server
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+HIDDEN = "[hidden"
+"""How a text begins that a redaction took out; equal texts give equal marks on one machine."""
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class Sample(Record):
     """The client's latency of one execution.
 
     Raises:
@@ -34,7 +41,7 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True)
-class Series:
+class Series(Record):
     """All timings of one query, and the plan that they had.
 
     Raises:
@@ -79,6 +86,15 @@ class Series:
             raise ValueError(f"query {self.query!r} has no samples")
 
     @property
+    def is_hidden(self) -> bool:
+        """Whether a redaction took its text out."""
+        return self.sql.startswith(HIDDEN)
+
+    def has_text_of(self, other: Series) -> bool:
+        """Return whether both have one text, as far as a hidden one lets that be known."""
+        return self.sql == other.sql or self.is_hidden != other.is_hidden
+
+    @property
     def p50_ms(self) -> float:
         """Median latency in milliseconds."""
         return self.percentile(50)
@@ -103,9 +119,34 @@ class Series:
 
         return float(np.percentile([sample.ms for sample in self.samples], percent))
 
+    def frame(self) -> pd.DataFrame:
+        """Return the samples as a pandas DataFrame, one row per execution, in their order.
+
+        Columns: `ms`, the client's latency in milliseconds; `values`, which set of the query's
+        values was used, counted from 0; `round`, in which it was taken, counted from 0.
+        """
+        import pandas as pd
+
+        rows = [(sample.ms, sample.values, sample.round) for sample in self.samples]
+        return pd.DataFrame(rows, columns=["ms", "values", "round"])
+
+    def __repr__(self) -> str:
+        count = units.plural(len(self.samples), "sample")
+        return (
+            f"<Series of {display.clean(self.query)}: {count}, p50 {units.ms(self.p50_ms)}, "
+            f"p95 {units.ms(self.p95_ms)}, p99 {units.ms(self.p99_ms)}>"
+        )
+
+    def _repr_html_(self) -> str:
+        numeric = ("weight", "samples", "p50", "p95", "p99", "rows")
+        facts = (f"{self.weight:g}", len(self.samples), *_percentiles(self))
+        row = (self.query, self.kind, *facts, units.count(self.rows))
+        table = display.table(("query", "kind", *numeric), [row], numeric=numeric)
+        return f"{table}{self.explain._repr_html_()}"
+
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(Record):
     """A query that one side of a comparison could not run."""
 
     query: str
@@ -113,7 +154,7 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class Table(Record):
     """A table that the workload reads or writes, as it was when it was measured."""
 
     name: str
@@ -127,7 +168,7 @@ class Table:
 
 
 @dataclass(frozen=True, slots=True)
-class Conditions:
+class Conditions(Record):
     """Under what conditions a measurement was taken."""
 
     mode: Literal["one side", "interleaved"] = "one side"
@@ -161,7 +202,7 @@ class Conditions:
 
 
 @dataclass(frozen=True, slots=True)
-class Measurement:
+class Measurement(Record):
     """One benchmark of one workload on one server."""
 
     label: str
@@ -193,8 +234,13 @@ class Measurement:
         """Whether the rounds of both are the same moments."""
         return self.is_interleaved and other.is_interleaved and self.started == other.started
 
-    def frame(self) -> Any:
-        """Return a pandas DataFrame with one row per query, times in milliseconds."""
+    def frame(self) -> pd.DataFrame:
+        """Return the latencies as a pandas DataFrame, one row per query.
+
+        Columns: `query`; `kind`, read or write; `weight`, calls per unit of time; `samples`, how
+        many; `p50_ms`, `p95_ms` and `p99_ms`, percentiles of the client's latency in milliseconds;
+        `rows` of the first set of values; `indexes` that the plan uses; `plan`, its topmost step.
+        """
         import pandas as pd
 
         columns = [
@@ -226,6 +272,16 @@ class Measurement:
         ]
         return pd.DataFrame(rows, columns=columns)
 
+    def __repr__(self) -> str:
+        rows = [
+            (s.query, units.ms(s.p50_ms), units.ms(s.p95_ms), units.ms(s.p99_ms), s.explain.root)
+            for s in self.series
+        ]
+        notes = [f"{failure.query} fails: {failure.reason}" for failure in self.failed]
+        columns = ("query", "p50", "p95", "p99", "plan")
+        title = f"latency {self.label}".strip()
+        return records.text(f"{title}, {self.server}", columns, rows, notes=notes)
+
     def _repr_html_(self) -> str:
         rows = [
             (
@@ -256,7 +312,7 @@ class Measurement:
         return f"{table}<p>{note}</p>"
 
 
-def _percentiles(series: Series) -> Iterator[str]:
+def _percentiles(series: Series) -> Iterator[str | display.Markup]:
     """Write p50, p95 and p99, each with its interval at 95%."""
     from indexlab.benchmark.intervals import percentile
 
@@ -267,4 +323,6 @@ def _percentiles(series: Series) -> Iterator[str]:
     for percent in (50.0, 95.0, 99.0):
         low, high = percentile(times, percent)
         end = "?" if high is None else units.ms(high)
-        yield f"{units.ms(series.percentile(percent))} ({units.ms(low)} to {end})"
+        value = display.escape(units.ms(series.percentile(percent)))
+        interval = display.escape(f"{units.ms(low)} to {end}")
+        yield display.Markup(f'{value} <small class="il-sub">{interval}</small>')

@@ -5,7 +5,9 @@ directory if there is one, and returns it.
 """
 
 from indexlab.lab.afterwards import drop_replaced, roll_back
-from indexlab.lab.applying import JOURNAL
+from indexlab.lab.applying import JOURNAL, check_redaction
+from indexlab.lab.beginning import begin
+from indexlab.lab.exploring import Costs, Explained
 from indexlab.lab.exporting import check_export
 from indexlab.lab.inputs import Inputs, read_inputs, require_queries
 from indexlab.lab.measuring import BUDGET, PRECISION, Loads
@@ -16,10 +18,14 @@ __all__ = [
     "BUDGET",
     "JOURNAL",
     "PRECISION",
+    "Costs",
+    "Explained",
     "Inputs",
     "Lab",
     "Loads",
+    "begin",
     "check_export",
+    "check_redaction",
     "drop_replaced",
     "open_lab",
     "read_inputs",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from indexlab import benchmark as benchmarking
 from indexlab import charts, display, units
@@ -16,8 +18,12 @@ from indexlab.display import Note
 from indexlab.errors import InputError
 from indexlab.lab.ground import Ground
 from indexlab.lab.inputs import check_type
-from indexlab.runs import Run, documents
+from indexlab.records import Record
+from indexlab.runs import Run, documents, private
 from indexlab.workload import SampledQuery
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 BUDGET = 10.0
 """Seconds of measuring, over all queries of one side."""
@@ -28,14 +34,37 @@ MODES = ("auto", "one side", "interleaved")
 
 
 @dataclass(frozen=True, slots=True)
-class Loads:
+class Loads(Record):
     """What many clients saw, and what they saw before."""
 
     after: Load
     before: Load | None
 
+    def frame(self) -> pd.DataFrame:
+        """Return both sides as a pandas DataFrame, one row each.
+
+        Columns: `side`, before or after; `clients`; `rate`, scheduled per second, 0 for as fast as
+        they can; `seconds`; `done` and `late`, transactions done, and skipped or failed;
+        `throughput` per second; `p50_ms`, `p95_ms`, `p99_ms` and `max_ms`, in milliseconds.
+        """
+        import pandas as pd
+
+        facts = [
+            *("clients", "rate", "seconds", "done", "late", "throughput"),
+            *("p50_ms", "p95_ms", "p99_ms", "max_ms"),
+        ]
+        rows = [(name, *(getattr(side, fact) for fact in facts)) for name, side in self._sides()]
+        return pd.DataFrame(rows, columns=["side", *facts])
+
+    def _sides(self) -> Iterator[tuple[str, Load]]:
+        if self.before is not None:
+            yield "before", self.before
+        yield "after", self.after
+
+    def __repr__(self) -> str:
+        return "\n".join(f"{name}: {side}" for name, side in self._sides())
+
     def _repr_html_(self) -> str:
-        sides = [("before", self.before), ("after", self.after)]
         rows = [
             (
                 label,
@@ -43,8 +72,7 @@ class Loads:
                 *(units.ms(ms) for ms in (side.p50_ms, side.p95_ms, side.p99_ms, side.max_ms)),
                 side.late,
             )
-            for label, side in sides
-            if side is not None
+            for label, side in self._sides()
         ]
         columns = ("", "throughput", "p50", "p95", "p99", "longest", "skipped or failed")
         note = "Latency counts from the scheduled start." if self.after.rate else ""
@@ -113,10 +141,12 @@ class Measuring(Ground):
         self._other = self._baseline(baseline) if baseline else None
         if baseline:
             sampled = documents.values_of(Run(Path(baseline)), self.workload)
+            self._veil.learn_samples(sampled)
         else:
             self._progress.tell("sampling parameter values")
             with targets.connect(self.target, read_only=True, purpose="benchmark") as conn:
                 sampled = workloads.sample(conn, self.workload, seed=seed)
+            self._veil.learn_samples(sampled)
         if hidden:
             self._other, measurement = benchmarking.interleave(
                 self.target,
@@ -148,6 +178,8 @@ class Measuring(Ground):
                 else frozenset(),
                 progress=self._progress.tell,
             )
+        self._other = self._veil.result(self._other)
+        measurement = self._veil.result(measurement)
         self._keep(measurement, sampled, seed)
         self._progress.done()
         return measurement
@@ -183,6 +215,7 @@ class Measuring(Ground):
         self._progress.tell(f"{units.plural(clients, 'client')} for {units.duration(seconds)}")
         with targets.connect(self.target, read_only=True, purpose="benchmark") as conn:
             sampled = workloads.sample(conn, self.workload, seed=seed)
+        self._veil.learn_samples(sampled)
         found = loading.run(
             self.target,
             sampled,
@@ -194,8 +227,7 @@ class Measuring(Ground):
             disposable=self.disposable,
         )
         earlier = documents.load(Run(Path(baseline))) if baseline else None
-        if self.run is not None:
-            self.run.write_json("load", documents.of_load(found, earlier))
+        self._write("load", documents.of_load(found, earlier))
         self._progress.done()
         return Loads(found, earlier)
 
@@ -205,13 +237,23 @@ class Measuring(Ground):
         other = self._other
         comparison = None if other is None else self._compared(other, measurement, seed)
         if other is not None and measurement.is_paired_with(other):
-            Run.create(self.run.path / "before", "benchmark").write_json(
-                "benchmark", documents.of_benchmark(other, None, sampled, self.target, self.server)
-            )
-        self.run.write_json(
-            "benchmark",
-            documents.of_benchmark(measurement, comparison, sampled, self.target, self.server),
-        )
+            before = Run.create(self.run.path / "before", "benchmark")
+            self._keep_side(before, other, None, sampled)
+        self._keep_side(self.run, measurement, comparison, sampled)
+
+    def _keep_side(
+        self,
+        run: Run,
+        side: Measurement,
+        comparison: Comparison | None,
+        sampled: tuple[SampledQuery, ...],
+    ) -> None:
+        """Write one side; the values of a redacted one are kept apart."""
+        if self._veil.worn:
+            private.keep(run, {one.query.name: one.values for one in sampled})
+        shown = self._veil.result(sampled)
+        document = documents.of_benchmark(side, comparison, shown, self.target, self.server)
+        self._write("benchmark", document, run)
 
     def _to_hide(self, mode: str, baseline: str) -> tuple[tuple[str, str], ...]:
         """Return the planned indexes to measure with and without; none to measure one side.
