@@ -158,9 +158,10 @@ def run(
         hear: is told what happens, in this thread.
 
     Raises:
+        InputError: another batch works in this place.
         IncompleteError: `batch.json` cannot be written; nothing more was begun.
     """
-    with _interrupts() as interrupts:
+    with batch.book.store.held(), _interrupts() as interrupts:
         return _Engine(batch, crew, retries, hear, interrupts).run(pause)
 
 

@@ -91,7 +91,7 @@ ASK = "ask"
 def batch(file: str, **given: Any) -> int:
     """Do a stage on every target of TARGETS.YAML; batch.json says what came of each."""
     from indexlab import runs
-    from indexlab.batch import cluster, engine, targets
+    from indexlab.batch import agenda, cluster, engine, targets
     from indexlab.batch.tasks import Work
 
     work = Work(
@@ -104,9 +104,11 @@ def batch(file: str, **given: Any) -> int:
     pause = _pausing(given["pause"])
     if given["resume"] and not given["out"]:
         raise InputError("--resume needs --out, which says what to resume")
-    out = given["out"] or runs.default_path("batch", datetime.now().astimezone()).as_posix()
+    found = targets.read(Path(file))
+    agenda.waves(given["waves"], len(targets.select(found, given["only"])))
+    out = given["out"] or runs.new_directory("batch", datetime.now().astimezone()).as_posix()
     planned = engine.planned(
-        targets.read(Path(file)),
+        found,
         work,
         out,
         only=given["only"],
