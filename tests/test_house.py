@@ -30,7 +30,7 @@ LAW = (
     ("sizes",),
     ("sandbox",),
     ("impact",),
-    ("audit", "apply", "benchmark"),
+    ("audit", "apply", "benchmark", "matrix"),
     ("charts", "export", "planning"),
     ("runs",),
     ("lab", "render", "formats"),

@@ -1,6 +1,15 @@
 """Rendering: stage notebooks through papermill, and the pages that people send to each other."""
 
 from indexlab.render.notebooks import StageFailed, check_parameters, execute, notebook
+from indexlab.render.matrix import batch_files, matrix_page
 from indexlab.render.pages import overview
 
-__all__ = ["StageFailed", "check_parameters", "execute", "notebook", "overview"]
+__all__ = [
+    "StageFailed",
+    "batch_files",
+    "check_parameters",
+    "execute",
+    "matrix_page",
+    "notebook",
+    "overview",
+]

@@ -1,0 +1,32 @@
+"""The matrix of a batch: targets by statements, read from `batch.json` and handed on as tables."""
+
+from indexlab.matrix.reading import of_document, read
+from indexlab.matrix.tables import csv, parquet, wide_csv
+from indexlab.matrix.targets import (
+    WORDS,
+    Cell,
+    Forecast,
+    Gain,
+    Matrix,
+    Reason,
+    Row,
+    Statement,
+    headline,
+)
+
+__all__ = [
+    "WORDS",
+    "Cell",
+    "Forecast",
+    "Gain",
+    "Matrix",
+    "Reason",
+    "Row",
+    "Statement",
+    "csv",
+    "headline",
+    "of_document",
+    "parquet",
+    "read",
+    "wide_csv",
+]
