@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,7 @@ class _Target:
     seconds: float | None = None
     attempts: int | None = None
     server: str | None = None
+    running: bool = False
     reasons: Mapping[str, str] = field(default_factory=dict)
     builds: Mapping[str, _Build] = field(default_factory=dict)
     forecast: Mapping[str, Any] | None = None
@@ -56,6 +57,8 @@ class _Batch:
     seconds: float | None = None
     complete: bool | None = None
     notices: tuple[str, ...] = ()
+    stopped: str | None = None
+    interrupted: bool = False
 
 
 def read(place: str | Path) -> Matrix:
@@ -120,8 +123,15 @@ def of_document(document: object, *, source: str = FILE) -> Matrix:
         started=batch.started or "",
         seconds=batch.seconds,
         complete=ended if batch.complete is None else batch.complete,
-        notices=batch.notices,
+        notices=(*batch.notices, *_stops(batch)),
     )
+
+
+def _stops(batch: _Batch) -> Iterator[str]:
+    if batch.stopped:
+        yield f"The batch was stopped: {batch.stopped}"
+    if batch.interrupted:
+        yield "The batch was interrupted: what is here is how far it came."
 
 
 def _row(target: _Target) -> Row:
@@ -133,7 +143,7 @@ def _row(target: _Target) -> Row:
         cells.append(Cell(statement, state, build.seconds, build.bytes, why))
     return Row(
         name=target.name,
-        status=target.status,
+        status="running" if target.running else target.status,
         cells=tuple(cells),
         reason=target.reason or "",
         exit=target.exit,

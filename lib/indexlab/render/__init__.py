@@ -1,7 +1,7 @@
 """Rendering: stage notebooks through papermill, and the pages that people send to each other."""
 
-from indexlab.render.notebooks import StageFailed, check_parameters, execute, notebook
 from indexlab.render.matrix import batch_files, matrix_page
+from indexlab.render.notebooks import StageFailed, check_parameters, execute, notebook
 from indexlab.render.pages import overview
 
 __all__ = [
