@@ -1,6 +1,6 @@
 # make demo and make test do all their set-up: a virtual environment in .venv, nothing outside.
 .POSIX:
-.PHONY: demo test bench lint format lab clean
+.PHONY: demo test bench coverage lint format lab clean
 
 PYTHON = $$(for p in python3.13 python3.12 python3.11 python3.14 python3 python; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$p" && break; done)
@@ -16,6 +16,10 @@ test: .venv/test.installed  ## every test, notebooks included; real servers only
 
 bench: .venv/bench.installed  ## the figures of tests/perf/README.md
 	@$(RUN) pytest --override-ini addopts= --import-mode=importlib -s tests/perf
+
+coverage: .venv/dev.installed  ## branches that the tests reach, commands and kernels included
+	@INDEXLAB_DEMO_ROWS=$${INDEXLAB_DEMO_ROWS:-20000} \
+		$(RUN) pytest --numprocesses 2 --dist loadfile --nbval-lax --cov --cov-report=term tests notebooks
 
 lint: .venv/dev.installed
 	@$(RUN) ruff check .
