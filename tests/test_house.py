@@ -175,7 +175,7 @@ def test_constraints_are_within_the_bounds_of_the_project():
 
 # Notebooks
 
-NOTEBOOKS = ("apply", "audit", "benchmark")
+NOTEBOOKS = ("apply", "audit", "batch", "benchmark")
 PARAMETER = re.compile(r"(?P<name>[a-z_]+): (?P<type>str|int|float|bool) = (?P<value>.+?)  # \S.*")
 SQL = re.compile(
     r"\b(select|insert\s+into|update\s+\S+\s+set|delete\s+from|create|drop|alter|explain)\s",

@@ -315,4 +315,3 @@ def build_times(found: Matrix) -> Chart:
 def _middle(values: Sequence[float]) -> float:
     ordered = sorted(values)
     return ordered[len(ordered) // 2]
-

@@ -6,6 +6,7 @@ directory if there is one, and returns it.
 
 from indexlab.lab.afterwards import drop_replaced, roll_back
 from indexlab.lab.applying import JOURNAL
+from indexlab.lab.batches import Batch, open_batch
 from indexlab.lab.exporting import check_export
 from indexlab.lab.inputs import Inputs, read_inputs, require_queries
 from indexlab.lab.measuring import BUDGET, PRECISION, Loads
@@ -16,11 +17,13 @@ __all__ = [
     "BUDGET",
     "JOURNAL",
     "PRECISION",
+    "Batch",
     "Inputs",
     "Lab",
     "Loads",
     "check_export",
     "drop_replaced",
+    "open_batch",
     "open_lab",
     "read_inputs",
     "require_queries",

@@ -12,6 +12,7 @@ from indexlab.matrix.targets import (
     Row,
     Statement,
     headline,
+    worst_first,
 )
 
 __all__ = [
@@ -29,4 +30,5 @@ __all__ = [
     "parquet",
     "read",
     "wide_csv",
+    "worst_first",
 ]

@@ -6,18 +6,21 @@ import math
 import re
 import statistics
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from indexlab import display, units
+from indexlab.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
 
 WORST_FIRST = ("failed", "not_run", "findings", "running", "waiting", "ok")
 """The states of a target; one that this version does not know stands behind the failed ones."""
+CONDITIONS = ("name", "tag", "group", "status")
 TONES = ("bad", "warn", "calm", "good")
 MOST_SHOWN = 30
 VARIABLE = re.compile(r"'[^']*'|\"[^\"]*\"|\d+")
@@ -108,6 +111,19 @@ class Row:
         slow = 0.0 if self.gain is None else -self.gain.ratio
         worse = -tones["bad"] - len(self.regressions)
         return _place(self.status), worse, -tones["warn"], slow, self.name
+
+    def fits(self, wanted: Mapping[str, Sequence[str]]) -> bool:
+        """Return whether the target fits patterns by key, of each key one."""
+        values = {
+            "name": (self.name,),
+            "tag": self.tags,
+            "group": (self.group,),
+            "status": (self.status,),
+        }
+        return all(
+            any(fnmatchcase(value, pattern) for value in values[key] for pattern in patterns)
+            for key, patterns in wanted.items()
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +232,30 @@ class Matrix:
             for cell in row.cells:
                 cells[cell.statement].append(cell)
         return tuple(_statement(name, found, len(self.rows)) for name, found in cells.items())
+
+    def only(self, conditions: str) -> Matrix:
+        """Return a part of the batch.
+
+        Args:
+            conditions: such as `tag=eu,name=shop-*,status=failed`: conditions on different keys
+                must all hold, of several on one key any. Empty takes all.
+
+        Raises:
+            InputError: a condition is none, or no target is left.
+        """
+        wanted: dict[str, list[str]] = {}
+        for condition in filter(None, map(str.strip, conditions.split(","))):
+            key, equals, pattern = condition.partition("=")
+            if not equals or not pattern or key not in CONDITIONS:
+                raise InputError(
+                    f"{condition!r} is no condition: write {units.listed(CONDITIONS)} and a "
+                    "pattern, such as tag=eu,name=shop-*"
+                )
+            wanted.setdefault(key, []).append(pattern)
+        rows = tuple(row for row in self.rows if row.fits(wanted))
+        if wanted and not rows:
+            raise InputError(f"{conditions!r} fits none of the {len(self.rows)} targets")
+        return replace(self, rows=rows)
 
     def finding(self) -> str:
         """Say in a sentence how the batch went."""
