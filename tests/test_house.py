@@ -37,7 +37,7 @@ LAW = (
     ("indexlab", "pipeline"),  # the package itself hands out the lab
     ("batch",),
     ("cli",),
-    ("__main__",),
+    ("__main__", "recipes"),
 )
 """A module imports only from the groups above its own, and nothing from beside it."""
 

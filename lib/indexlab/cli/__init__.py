@@ -9,7 +9,7 @@ from types import FrameType
 import click
 
 import indexlab
-from indexlab.cli import stages, story
+from indexlab.cli import recipes, stages, story
 from indexlab.errors import IndexlabError
 
 INTERRUPTED = 130
@@ -29,6 +29,7 @@ def cli() -> None:
 for _command in (
     *(stages.audit, stages.explain_rule, stages.benchmark, stages.apply),
     *(story.run, story.demo, story.compare, story.rollback),
+    recipes.recipe,
 ):
     cli.add_command(_command)
 
