@@ -112,12 +112,14 @@ COPIED_COLUMNS = """
 SELECT a.attrelid::bigint AS "table",
        a.attname AS name,
        pg_catalog.format_type(a.atttypid, a.atttypmod) AS type,
-       CASE WHEN a.attcollation NOT IN (0, t.typcollation)
-            THEN a.attcollation::pg_catalog.regcollation::text
+       CASE WHEN l.oid <> t.typcollation
+            THEN pg_catalog.format('%%I.%%I', s.nspname, l.collname)
             ELSE ''
        END AS collation
   FROM pg_catalog.pg_attribute AS a
   JOIN pg_catalog.pg_type AS t ON t.oid = a.atttypid
+  LEFT JOIN pg_catalog.pg_collation AS l ON l.oid = a.attcollation
+  LEFT JOIN pg_catalog.pg_namespace AS s ON s.oid = l.collnamespace
  WHERE a.attrelid = ANY (%(tables)s::oid[])
    AND a.attnum > 0
    AND NOT a.attisdropped
@@ -191,10 +193,10 @@ SELECT n.nspname AS schema,
        t.typtype::text AS kind,
        CASE t.typtype
             WHEN 'd' THEN pg_catalog.format_type(t.typbasetype, t.typtypmod)
-                          || CASE WHEN t.typcollation <> 0
-                                  THEN ' COLLATE ' || t.typcollation::pg_catalog.regcollation::text
-                                  ELSE ''
-                             END
+                          || COALESCE((SELECT pg_catalog.format(' COLLATE %%I.%%I', s.nspname, l.collname)
+                                         FROM pg_catalog.pg_collation AS l
+                                         JOIN pg_catalog.pg_namespace AS s ON s.oid = l.collnamespace
+                                        WHERE l.oid = t.typcollation), '')
             WHEN 'r' THEN (SELECT pg_catalog.format_type(g.rngsubtype, NULL)
                              FROM pg_catalog.pg_range AS g
                             WHERE g.rngtypid = t.oid)
