@@ -7,6 +7,7 @@ import psycopg
 import pytest
 
 from indexlab import embedded, explain
+from indexlab.explain import reading
 
 if TYPE_CHECKING:
     from conftest import Cluster
@@ -139,12 +140,12 @@ def test_postgresql_15_is_understood(conn15: psycopg.Connection[Any]) -> None:
 
 def test_every_version_gets_the_options_that_it_knows() -> None:
     assert (
-        explain._options(120000, analyze=True)
+        reading._options(120000, analyze=True)
         == "EXPLAIN (ANALYZE, BUFFERS, SETTINGS, VERBOSE, FORMAT JSON) "
     )
-    assert explain._options(120000, analyze=False) == "EXPLAIN (SETTINGS, VERBOSE, FORMAT JSON) "
-    assert "WAL" in explain._options(130000, analyze=True)
-    assert "WAL" not in explain._options(180000, analyze=False)
+    assert reading._options(120000, analyze=False) == "EXPLAIN (SETTINGS, VERBOSE, FORMAT JSON) "
+    assert "WAL" in reading._options(130000, analyze=True)
+    assert "WAL" not in reading._options(180000, analyze=False)
 
 
 def test_a_plan_that_became_an_index_scan_is_told_with_its_pages() -> None:

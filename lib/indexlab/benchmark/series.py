@@ -256,7 +256,7 @@ class Measurement:
         return f"{table}<p>{note}</p>"
 
 
-def _percentiles(series: Series) -> Iterator[str]:
+def _percentiles(series: Series) -> Iterator[str | display.Markup]:
     """Write p50, p95 and p99, each with its interval at 95%."""
     from indexlab.benchmark.intervals import percentile
 
@@ -267,4 +267,6 @@ def _percentiles(series: Series) -> Iterator[str]:
     for percent in (50.0, 95.0, 99.0):
         low, high = percentile(times, percent)
         end = "?" if high is None else units.ms(high)
-        yield f"{units.ms(series.percentile(percent))} ({units.ms(low)} to {end})"
+        value = display.escape(units.ms(series.percentile(percent)))
+        interval = display.escape(f"{units.ms(low)} to {end}")
+        yield display.Markup(f'{value} <small class="il-sub">{interval}</small>')

@@ -43,6 +43,8 @@ SHADES = 14
 NAME = 42
 MAX_ROWS = 40
 MAX_PANELS = 24
+MAX_INLINE = 200_000
+"""Characters: a chart with more points is smaller as a picture."""
 PANEL_NAME = 34
 SETTINGS: dict[str, Any] = {
     "font.family": ["DejaVu Sans"],
@@ -93,6 +95,13 @@ class Chart:
         """Draw the chart as vectors; the same numbers give the same bytes."""
         return self._draw("svg", {"Date": None, "Creator": None})
 
+    def inline(self) -> str:
+        """Draw the chart as vectors for a page, whose style sheet may set its colours."""
+        from indexlab.charts import inline
+
+        drawn = self._draw("svg", {"Date": None, "Creator": None}, {"svg.fonttype": "none"})
+        return inline.themed(drawn.decode(), self.alt)
+
     def save(self, path: Path) -> tuple[Path, Path]:
         """Write the chart beside `path`, as .png and as .svg.
 
@@ -113,11 +122,19 @@ class Chart:
             raise InputError(f"cannot be written: {error.strerror}", source=path) from None
         return png, svg
 
-    def _draw(self, form: str, metadata: dict[str, None]) -> bytes:
+    def _draw(
+        self, form: str, metadata: dict[str, None], settings: dict[str, str] | None = None
+    ) -> bytes:
+        from matplotlib import rc_context
+
         stream = io.BytesIO()
-        with style():
+        with style(), rc_context(settings):
             self.figure.savefig(stream, format=form, dpi=DPI, metadata=metadata)
         return stream.getvalue()
+
+    def _repr_svg_(self) -> str | None:
+        drawn = self.inline()
+        return drawn if len(drawn) <= MAX_INLINE else None
 
     def _repr_png_(self) -> bytes:
         return self.png()

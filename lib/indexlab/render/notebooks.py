@@ -15,6 +15,7 @@ from typing import Any
 from indexlab import progress
 from indexlab.errors import IncompleteError, IndexlabError, InputError
 from indexlab.progress import Step, Tell
+from indexlab.render import stages
 from indexlab.runs import Run
 
 Parameter = str | int | float | bool
@@ -27,7 +28,6 @@ TYPES: Mapping[str, tuple[type, ...]] = {
 STAGES = ("audit", "apply", "benchmark")
 ENGINE = "indexlab"
 KERNEL_LOG = "kernel.log"
-TEMPLATES = Path(__file__).parents[1] / "templates"
 
 
 class StageFailed(IndexlabError):
@@ -150,7 +150,7 @@ def execute(
     document = nbformat.reads(text, as_version=4)
     _forget_places(document)
     run.write(f"{stage}.ipynb", nbformat.writes(document) + "\n")
-    page = run.write(f"{stage}.html", _without(_page(document, stage), secrets))
+    page = run.write(f"{stage}.html", _without(stages.stage_page(document, stage), secrets))
     if interrupted and not (stage == "apply" and failure is not None):
         raise KeyboardInterrupt
     if failure is not None:
@@ -302,20 +302,3 @@ def _forget_places(document: Any) -> None:
     for name in ("input_path", "output_path"):
         if name in kept:
             kept[name] = Path(kept[name]).name
-
-
-def _page(document: Any, stage: str) -> str:
-    """Render an executed notebook as one HTML file that loads nothing."""
-    from nbconvert import HTMLExporter
-    from traitlets.config import Config
-
-    config = Config()
-    config.HTMLExporter.embed_images = True
-    config.HTMLExporter.exclude_input_prompt = True
-    config.HTMLExporter.exclude_output_prompt = True
-    config.HTMLExporter.extra_template_basedirs = [str(TEMPLATES)]
-    config.HTMLExporter.template_name = "report"
-    exporter = HTMLExporter(config=config)
-    title = f"indexlab {stage}"
-    body, _ = exporter.from_notebook_node(document, resources={"metadata": {"name": title}})
-    return str(body)
