@@ -12,6 +12,7 @@ from indexlab.matrix.targets import (
     Row,
     Statement,
     headline,
+    told,
     worst_first,
 )
 
@@ -29,6 +30,7 @@ __all__ = [
     "of_document",
     "parquet",
     "read",
+    "told",
     "wide_csv",
     "worst_first",
 ]

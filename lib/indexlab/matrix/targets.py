@@ -218,9 +218,9 @@ class Matrix:
         """Group what did not end well by its reason, the gravest and most frequent first."""
         groups: dict[tuple[str, str], list[Row]] = {}
         for row in self.rows:
-            if row.reason and row.status not in ("ok", "running", "waiting"):
-                groups.setdefault((row.status, _kind(row.reason, row.name)), []).append(row)
-        found = [Reason(rows[0].reason, tuple(rows)) for rows in groups.values()]
+            if row.status not in ("ok", "running", "waiting"):
+                groups.setdefault((row.status, _kind(_reason(row), row.name)), []).append(row)
+        found = [Reason(_reason(rows[0]), tuple(rows)) for rows in groups.values()]
         return tuple(
             sorted(found, key=lambda it: (it.rows[0].rank()[0], -len(it.rows), it.rows[0].name))
         )
@@ -380,17 +380,28 @@ COLUMNS = {
 
 
 def headline(row: Row) -> str:
-    """Say what a target has to tell in a few words: its gain, its headline, or its reason."""
-    said = [str(row.gain)] if row.gain is not None else []
-    if row.headline:
-        said.append(row.headline)
-    if not said and row.forecast is not None:
+    """Say what a target has to tell in a few words, its gain first."""
+    gain = "" if row.gain is None else units.factor(row.gain.ratio)
+    return ": ".join(filter(None, (gain, told(row))))
+
+
+def told(row: Row) -> str:
+    """Say what a target has to tell beside its gain: what it was, what is slower, or the reason."""
+    said = [row.headline]
+    if row.gain is not None:
+        said.append(f"{units.ms(row.gain.before_ms)} → {units.ms(row.gain.after_ms)}")
+    elif row.forecast is not None:
         said.append(str(row.forecast))
     if row.regressions:
         said.append(f"slower: {units.listed(row.regressions)}")
-    if row.reason and row.status != "ok":
-        said.append(row.reason)
-    return "; ".join(said)
+    if row.status != "ok":
+        said.insert(0, row.reason)
+    return "; ".join(filter(None, said))
+
+
+def _reason(row: Row) -> str:
+    slower = f"slower: {units.listed(row.regressions)}" if row.regressions else ""
+    return row.reason or slower or "no reason was given"
 
 
 def _marks(row: Row, names: Sequence[str], wide: bool) -> Iterator[display.Markup]:

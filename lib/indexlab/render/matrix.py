@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from urllib.parse import quote
 
-from indexlab import display, matrix, units
+from indexlab import charts, display, matrix, units
 from indexlab.display import Markup, escape
 from indexlab.matrix import Matrix, Reason, Row, Statement
+from indexlab.render import frame
+from indexlab.render.frame import Entry
+from indexlab.render.story import Fact
 
-TEMPLATES = Path(__file__).parents[1] / "templates"
 PAGE = "index.html"
 MOST_CELLS = 150_000
 """A browser lays out as many within a few seconds; the files have all."""
@@ -29,14 +28,6 @@ FILES = {
     "matrix_wide.csv": "one row for each target, one column for each statement",
     "batch.json": "all of it, for programs",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Fact:
-    """A number on top of the page."""
-
-    value: str
-    meaning: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,44 +81,65 @@ def matrix_page(found: Matrix, files: Sequence[str] = ()) -> str:
         found: what became of each statement on each target.
         files: names of those that lie beside the page.
     """
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined
-    )
-    script = (TEMPLATES / "matrix.js").read_text(encoding="utf-8")
-    wide = len(found.names) <= MOST_COLUMNS or found.filled >= FULL
-    rows = found.rows[: max(1, MOST_CELLS // max(1, len(found.names) if wide else 1))]
-    return environment.get_template("matrix.html.j2").render(
-        title=_title(found),
-        when=" · ".join(_about(found)),
-        finding=display.clean(found.finding()),
+    columns = _columns(found)
+    rows = found.rows[: max(1, MOST_CELLS // max(1, len(columns.statements or ())))]
+    reasons, statements = found.reasons(), found.statements()[:MOST_STATEMENTS]
+    contents = [("reasons", "What needs a look")] if reasons else []
+    contents.append(("matrix", "Matrix"))
+    chart = charts.gains(found).inline() if len(found.gains) > 1 else ""
+    contents += [("gains", "Gains")] if chart else []
+    contents += [("statements", "Statements")] if statements else []
+    contents += [("files", "Files")] if files else []
+    return frame.page(
+        "matrix.html.j2",
+        title=f"indexlab: {_title(found)}",
+        contents=tuple(Entry(*entry) for entry in contents),
+        own="matrix",
+        about=" · ".join(_about(found)),
+        finding=_title(found),
+        lead=found.finding(),
+        split=tuple(_split(found.statuses, len(found.rows))),
         facts=tuple(_facts(found)),
-        bar=tuple(_bar(found.statuses, len(found.rows))),
-        notices=tuple(map(display.clean, _notices(found))),
-        groups=tuple(_groups(found.reasons())),
-        more_groups=max(0, len(found.reasons()) - MOST_STATEMENTS),
+        chart=Markup(chart),
+        notices=tuple(_notices(found)),
+        groups=tuple(_groups(reasons)),
+        more_groups=max(0, len(reasons) - MOST_STATEMENTS),
         shown=len(rows),
         total=len(found.rows),
-        head=Markup("".join(_head(found, wide))),
-        body=Markup("\n".join(_line(row, found.names if wide else None) for row in rows)),
-        tags=tuple((display.clean(tag), number) for tag, number in found.tags.items()),
+        fixed=len(FIXED) + columns.gains,
+        head=Markup("".join(_head(columns))),
+        body=Markup("\n".join(_line(row, columns) for row in rows)),
+        tags=tuple(found.tags.items()),
         statuses=tuple(found.statuses.items()),
-        states=tuple(found.states.items()),
-        names=tuple(map(display.clean, found.names[:MOST_STATEMENTS])),
-        wide=wide,
-        statements=tuple(_statements(found)),
+        states=tuple((state.replace("_", " "), n) for state, n in found.states.items()),
+        names=found.names[:MOST_STATEMENTS],
+        listed=columns.statements is None,
+        statements=tuple(map(_statement, statements)),
         more_statements=max(0, len(found.names) - MOST_STATEMENTS),
         files=tuple((name, FILES[name]) for name in FILES if name in files),
-        script=Markup(script),
-        policy=f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'",
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Columns:
+    """Which columns the matrix has."""
+
+    gains: bool
+    statements: tuple[str, ...] | None
+    """None where each target has other ones: then they are a list in one column."""
+
+
+def _columns(found: Matrix) -> _Columns:
+    wide = len(found.names) <= MOST_COLUMNS or found.filled >= FULL
+    return _Columns(bool(found.gains), found.names if wide else None)
 
 
 def _title(found: Matrix) -> str:
     bad = sum(number for status, number in found.statuses.items() if status != "ok")
     total = units.plural(len(found.rows), "target")
-    return f"{bad:,} of {total} need a look" if bad else f"{total}, nothing to look at"
+    if not bad:
+        return f"{total}, nothing to look at"
+    return f"{bad:,} of {total} {'needs' if bad == 1 else 'need'} a look"
 
 
 def _about(found: Matrix) -> Iterator[str]:
@@ -149,43 +161,38 @@ def _notices(found: Matrix) -> Iterator[str]:
 
 
 def _facts(found: Matrix) -> Iterator[Fact]:
-    fine = found.statuses.get("ok", 0)
-    yield Fact(f"{fine:,} of {len(found.rows):,}", "targets fine")
+    fine, total = found.statuses.get("ok", 0), len(found.rows)
+    if total:
+        yield Fact("Targets fine", f"{fine:,} of {total:,}", (), "good" if fine == total else "bad")
     typical = found.typical_gain()
     if typical is not None:
         median, best, worst = typical
-        yield Fact(
-            units.factor(median),
-            f"the typical target, median of {len(found.gains):,}; nine of ten are between "
-            f"{units.factor(worst)} and {units.factor(best)}",
-        )
+        lines = [f"median of the {units.plural(len(found.gains), 'target')} that were measured"]
+        if len(found.gains) >= 20:
+            lines.append(f"nine of ten are between {units.factor(worst)} and {units.factor(best)}")
+        tone = "good" if median < 0.995 else "bad" if median > 1.005 else "plain"
+        yield Fact("The typical target", units.factor(median), tuple(lines), tone)
     built = found.built()
     if built:
         seconds = sorted(cell.seconds for _, cell in built if cell.seconds is not None)
-        said = (
-            f", the typical one in {units.duration(seconds[len(seconds) // 2])}" if seconds else ""
-        )
         size = units.size(sum(cell.bytes or 0 for _, cell in built))
-        yield Fact(f"{len(built):,}", f"indexes built: {size} of disk{said}")
+        lines = [f"{size} of disk"]
+        if seconds:
+            lines.append(f"the typical one in {units.duration(seconds[len(seconds) // 2])}")
+        yield Fact("Indexes built", f"{len(built):,}", tuple(lines), "price")
     elif found.states:
-        number, word = next((n, word) for word, n in found.states.items())
+        told = (f"{number:,} {state.replace('_', ' ')}" for state, number in found.states.items())
         cells = sum(found.states.values())
-        yield Fact(
-            f"{cells:,}", f"statements on all targets; {number:,} are to {word.replace('_', ' ')}"
-        )
+        yield Fact("Statements", f"{cells:,}", (units.listed(told, 8),), "plain")
     if found.seconds:
         rate = len(found.rows) / found.seconds
-        yield Fact(
-            units.duration(found.seconds),
-            f"the whole batch, {rate:.2g} targets a second"
-            if rate >= 1
-            else f"the whole batch, {60 * rate:.2g} targets a minute",
-        )
+        said = f"{rate:.2g} targets a second" if rate >= 1 else f"{60 * rate:.2g} targets a minute"
+        yield Fact("The whole batch", units.duration(found.seconds), (said,), "plain")
 
 
-def _bar(counts: dict[str, int], total: int) -> Iterator[Part]:
+def _split(counts: dict[str, int], total: int) -> Iterator[Part]:
     for word, number in reversed(counts.items()):
-        said = f"{display.symbol(word)} {number:,} {display.clean(word.replace('_', ' '))}"
+        said = f"{display.symbol(word)} {number:,} {word.replace('_', ' ')}"
         yield Part(said.strip(), display.tone(word), number, 100 * number / total)
 
 
@@ -201,19 +208,26 @@ def _groups(reasons: Sequence[Reason]) -> Iterator[Group]:
         )
 
 
-def _head(found: Matrix, wide: bool) -> Iterator[str]:
+FIXED = ("target", "status", "what is to tell", "took")
+
+
+def _head(columns: _Columns) -> Iterator[str]:
     """The heading of each statement may break at its underscores, so that columns stay narrow."""
-    if not wide:
+    fixed = [*FIXED[:2], *(["gain"] if columns.gains else []), *FIXED[2:]]
+    for name in fixed:
+        kind = ' class="il-num"' if name in ("gain", "took") else ""
+        yield f'<th scope="col"{kind}>{name}</th>'
+    if columns.statements is None:
         yield '<th scope="col">statements</th>'
         return
-    for name in found.names:
+    for name in columns.statements:
         words = escape(name).replace("_", "_<wbr>").replace(".", ".<wbr>")
         yield f'<th scope="col" class="s" title="{escape(name)}"><div>{words}</div></th>'
 
 
-def _line(row: Row, names: Sequence[str] | None) -> str:
+def _line(row: Row, columns: _Columns) -> str:
     cells = {cell.statement: cell for cell in row.cells}
-    if names is None:
+    if columns.statements is None:
         chips = " ".join(
             f'<span class="chip" data-n="{escape(name)}"><code>{escape(name)}</code> '
             f"{display.badge(cell.state)}</span>"
@@ -221,21 +235,19 @@ def _line(row: Row, names: Sequence[str] | None) -> str:
         )
         marks = f'<td class="chips">{chips}</td>'
     else:
-        marks = "".join(_mark(cells.get(name)) for name in names)
+        marks = "".join(_mark(cells.get(name)) for name in columns.statements)
     tags = escape(json.dumps([display.clean(tag) for tag in row.tags]))
-    sub = " · ".join(filter(None, (" ".join(row.tags), row.group, row.server)))
-    small = f'<span class="sub" title="{escape(sub)}">{escape(sub)}</span>' if sub else ""
+    sub = escape(" · ".join(filter(None, (" ".join(row.tags), row.group, row.server))))
+    small = f'<span class="sub" title="{sub}">{sub}</span>' if sub else ""
+    gain = "" if row.gain is None else units.factor(row.gain.ratio)
+    gains = f'<td class="il-num">{gain}</td>' if columns.gains else ""
     seconds = "" if row.seconds is None else units.duration(row.seconds)
     return (
         f'<tr data-s="{escape(row.status)}" data-t="{tags}"><th scope="row">{_link(row)}{small}</th>'
-        f"<td>{display.badge(row.status)}</td>{_headline(row)}"
-        f'<td class="num" data-v="{row.seconds or 0:.3f}">{seconds}</td>{marks}</tr>'
+        f"<td>{display.badge(row.status)}</td>{gains}"
+        f'<td class="told"><div>{escape(matrix.told(row))}</div></td>'
+        f'<td class="il-num">{seconds}</td>{marks}</tr>'
     )
-
-
-def _headline(row: Row) -> str:
-    value = row.gain.ratio if row.gain is not None else ""
-    return f'<td class="head" data-v="{value}"><div>{escape(matrix.headline(row))}</div></td>'
 
 
 def _mark(cell: matrix.Cell | None) -> str:
@@ -257,16 +269,15 @@ def _link(row: Row) -> Markup:
     return Markup(f'<a href="{escape(href)}">{name}</a>')
 
 
-def _statements(found: Matrix) -> Iterator[tuple[Markup, Markup, str, Markup]]:
-    """Say what became of each statement: its name, states, build times and reasons."""
-    for item in found.statements()[:MOST_STATEMENTS]:
-        states = " ".join(
-            f'<span class="count">{number:,}&nbsp;{display.badge(state)}</span>'
-            for state, number in item.states
-        )
-        if item.missing:
-            states += f' <span class="count quiet">{item.missing:,} without</span>'
-        yield display.inline_code(item.name), Markup(states), _times(item), _why(item)
+def _statement(item: Statement) -> tuple[Markup, Markup, str, Markup]:
+    """Say what became of a statement over all targets: name, states, build times and reasons."""
+    states = " ".join(
+        f'<span class="number">{number:,}&nbsp;{display.badge(state)}</span>'
+        for state, number in item.states
+    )
+    if item.missing:
+        states += f' <span class="number quiet">{item.missing:,} without</span>'
+    return display.inline_code(item.name), Markup(states), _times(item), _why(item)
 
 
 def _times(item: Statement) -> str:

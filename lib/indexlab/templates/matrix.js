@@ -1,15 +1,14 @@
-"use strict";
 // Filters of the matrix. A filtered view has an address of its own: #tag=eu&verdict=failed.
-(() => {
+addEventListener("DOMContentLoaded", () => {
   const form = document.getElementById("filters");
   const table = document.getElementById("targets");
   const listed = table.classList.contains("listed");
-  const fixed = 4; // columns before the statements
+  const fixed = Number(table.dataset.fixed); // columns before the statements
   const names = [...table.tHead.rows[0].cells].slice(fixed).map((cell) => cell.title);
   const word = (text) => text.slice(text.indexOf(" ") + 1);
   const rows = [...table.tBodies[0].rows].map((row) => ({
     row,
-    text: `${row.cells[0].textContent} ${row.cells[2].textContent}`.toLowerCase(),
+    text: [row.cells[0], row.querySelector(".told")].map((cell) => cell.textContent).join(" ").toLowerCase(),
     status: row.dataset.s,
     tags: JSON.parse(row.dataset.t),
     states: listed
@@ -76,4 +75,4 @@
     }
   });
   restore();
-})();
+});
