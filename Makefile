@@ -33,7 +33,7 @@ format: .venv/dev.installed
 	@$(RUN) nbstripout notebooks/*.ipynb
 
 lab: .venv/demo.installed  ## JupyterLab on the notebooks
-	@$(RUN) jupyterlab --notebook-dir=notebooks
+	@$(RUN) indexlab lab notebooks
 
 clean:  ## the environment and caches; reports stay
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache build dist

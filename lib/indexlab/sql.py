@@ -256,6 +256,22 @@ def without_outer_comments(text: str) -> str:
     return data[words[0].start : words[-1].end].decode() if words else ""
 
 
+def without_comments(text: str) -> str:
+    r"""Return a text with a space in place of each comment; what stands in quotes is left alone.
+
+    >>> without_comments("SELECT 1 /* one */ -- and\n , '--2'")
+    "SELECT 1   \n , '--2'"
+    """
+    data = text.encode()
+    pieces: list[bytes] = []
+    done = 0
+    for token in postgast.scan(text).tokens:
+        if token.token in COMMENTS:
+            pieces += [data[done : token.start], b" "]
+            done = token.end
+    return b"".join([*pieces, data[done:]]).decode()
+
+
 def nodes(tree: Any, *kinds: str) -> Iterator[Any]:
     """Walk the parse nodes of these kinds, such as `ColumnRef`, parents first."""
     return (node for _, node in postgast.walk(tree) if node.DESCRIPTOR.name in kinds)

@@ -13,6 +13,7 @@ import psycopg
 from psycopg import conninfo as libpq
 
 from indexlab.errors import InputError, TargetError, Unreachable
+from indexlab.records import Record
 
 OLDEST = 12
 CONNINFO_VARIABLE = "INDEXLAB_CONNINFO"
@@ -21,7 +22,7 @@ FORMS = "env (libpq's PG* environment), service=NAME, or a URI such as postgresq
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class Target(Record):
     """An address that may be shown, beside the one that connects."""
 
     spec: str
@@ -41,7 +42,7 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
-class Server:
+class Server(Record):
     """Facts about the connected server and session."""
 
     version: int

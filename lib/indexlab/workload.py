@@ -6,14 +6,20 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import psycopg
 
-from indexlab import sql
+from indexlab import display, records, sql, units
 from indexlab.errors import InputError
+from indexlab.records import Record
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 HEADER = re.compile(r"^--\s*(name|weight|param)\b\s*(.*)$", re.IGNORECASE)
+UNBEGUN = "-- indexlab: no query is written yet"
+"""The line by which a file of comments is read as a workload without queries."""
 READABLE = ("select_stmt",)
 WRITING = ("insert_stmt", "update_stmt", "delete_stmt", "merge_stmt")
 SAMPLER_ROWS = 1000
@@ -23,7 +29,7 @@ Values = tuple[str | None, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Sampler:
+class Sampler(Record):
     """A query whose rows are values for one or more parameters."""
 
     names: tuple[str, ...]
@@ -32,7 +38,7 @@ class Sampler:
 
 
 @dataclass(frozen=True, slots=True)
-class Query:
+class Query(Record):
     """One statement of the workload."""
 
     name: str
@@ -53,7 +59,7 @@ class Query:
 
 
 @dataclass(frozen=True, slots=True)
-class Workload:
+class Workload(Record):
     """The queries that matter."""
 
     queries: tuple[Query, ...]
@@ -74,13 +80,77 @@ class Workload:
         """The queries that can be run: not those of which only normalized text is there."""
         return tuple(query for query in self.queries if not query.generic)
 
+    def frame(self) -> pd.DataFrame:
+        """Return the queries as a pandas DataFrame, one row each, in order.
+
+        Columns: `line` of the file, counted from 1; `query`, its name; `kind`, read or write;
+        `weight`, calls per unit of time; `parameters`, with commas; `runs`, whether there are
+        values to run it with; `statement` as it was written.
+        """
+        import pandas as pd
+
+        columns = ["line", "query", "kind", "weight", "parameters", "runs", "statement"]
+        rows = [
+            (
+                one.line,
+                one.name,
+                one.kind,
+                one.weight,
+                ", ".join(one.parameters),
+                not one.generic,
+                one.sql,
+            )
+            for one in self.queries
+        ]
+        return pd.DataFrame(rows, columns=columns)
+
+    def _title(self) -> str:
+        reads = units.plural(len(self.reads), "read")
+        return f"{Path(self.source).name}: {reads}, {units.plural(len(self.writes), 'write')}"
+
+    def __repr__(self) -> str:
+        rows = [(one.name, one.kind, f"{one.weight:g}", one.statement) for one in self.queries]
+        return records.text(self._title(), ("query", "kind", "weight", "statement"), rows)
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (
+                one.name,
+                one.kind,
+                f"{one.weight:g}",
+                ", ".join(one.parameters),
+                display.inline_code(one.sql.strip()),
+            )
+            for one in self.queries
+        ]
+        columns = ("query", "kind", "weight", "parameters", "statement")
+        return display.table(columns, rows, caption=self._title(), numeric=("weight",))
+
 
 @dataclass(frozen=True, slots=True)
-class SampledQuery:
+class SampledQuery(Record):
     """A query with the values that every measurement of it uses."""
 
     query: Query
     values: tuple[Values, ...]
+
+    def frame(self) -> pd.DataFrame:
+        """Return the values as a pandas DataFrame, one row for each set, as text.
+
+        Columns are the query's parameters, in order of number.
+        """
+        import pandas as pd
+
+        return pd.DataFrame(list(self.values), columns=list(self.query.parameters))
+
+    def __repr__(self) -> str:
+        sets = units.plural(len(self.values), "set")
+        return f"<SampledQuery {display.clean(self.query.name)}: {sets} of values>"
+
+    def _repr_html_(self) -> str:
+        columns = self.query.parameters or ("no parameter",)
+        rows = self.values if self.query.parameters else ()
+        return display.table(columns, rows, caption=f"values of {self.query.name}")
 
 
 def read(path: Path) -> Workload:
@@ -104,7 +174,7 @@ def parse(text: str, source: str = "workload.sql") -> Workload:
         if any(other.name == query.name for other in queries):
             raise InputError(f"query {query.name!r} is there twice", source=source, line=query.line)
         queries.append(query)
-    if not queries:
+    if not queries and UNBEGUN not in text.splitlines():
         raise InputError("holds no query: each begins with a line -- name: ...", source=source)
     return Workload(tuple(queries), source)
 

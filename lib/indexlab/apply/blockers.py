@@ -13,12 +13,13 @@ from psycopg import sql as compose
 from psycopg.rows import dict_row
 
 from indexlab import units
+from indexlab.records import Record
 
 TEXT_LENGTH = 120
 
 
 @dataclass(frozen=True, slots=True)
-class Session:
+class Session(Record):
     """Another session that stands in the way."""
 
     pid: int

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from indexlab import display, units
+from indexlab import display, records, units
+from indexlab.records import Record
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -14,7 +15,7 @@ UNFINISHED = ("failed", "not_run")
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(Record):
     """What became of one step."""
 
     statement: str
@@ -46,7 +47,7 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
-class Applied:
+class Applied(Record):
     """The outcomes of a run, in the order of the plan."""
 
     outcomes: tuple[Outcome, ...]
@@ -85,11 +86,30 @@ class Applied:
         return mode + (", ".join(counts) or "no steps") + ending
 
     def frame(self) -> pd.DataFrame:
-        """Return the outcomes as a table, one row for each step."""
+        """Return the outcomes as a pandas DataFrame, one row for each step.
+
+        Columns are the fields of `Outcome`: `statement`, `index`, `outcome`, `seconds` from the
+        first attempt to the end of the step, `bytes` of the index, `attempts`, `waited_for`,
+        `error`, `definition`, `undo`, `note` and `purpose`.
+        """
         import pandas as pd
 
         columns = list(Outcome.__dataclass_fields__)
         return pd.DataFrame([asdict(item) for item in self.outcomes], columns=columns)
+
+    def __repr__(self) -> str:
+        rows = [
+            (
+                item.index,
+                item.outcome,
+                units.duration(item.seconds) if item.attempts else "",
+                units.size(item.bytes) if item.bytes else "",
+                " ".join(filter(None, (item.error, item.note))),
+            )
+            for item in self.outcomes
+        ]
+        columns = ("index", "outcome", "time", "size", "why")
+        return records.text(self.headline, columns, rows, notes=self.warnings)
 
     def _repr_html_(self) -> str:
         rows = [

@@ -8,6 +8,7 @@ from datetime import datetime, time, timedelta
 from typing import Any
 
 from indexlab.errors import InputError
+from indexlab.records import Record
 
 UNITS = {"": 1, "b": 1, "kb": 1024, "mb": 1024**2, "gb": 1024**3, "tb": 1024**4}
 WORD = re.compile(r"(?P<name>[a-z_]+)(?:=(?P<value>\S+))?")
@@ -15,7 +16,7 @@ SIZES = ("memory", "max_lag", "min_free")
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
+class Window(Record):
     """The hours of the day in which steps may begin, by the clock of the machine of the kit."""
 
     opens: time
@@ -55,7 +56,7 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(Record):
     """How a run behaves; `parse` reads them from words, `words` writes those that are not usual."""
 
     retries: int = 2

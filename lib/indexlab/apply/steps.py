@@ -8,6 +8,7 @@ from typing import Literal
 from indexlab import units
 from indexlab.errors import InputError, TargetError
 from indexlab.plan import PlanStatement
+from indexlab.records import Record
 from indexlab.sql import RelationName
 
 Action = Literal[
@@ -26,7 +27,7 @@ class ApplyRefused(InputError):
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class Step(Record):
     """One statement to run, or the reason why it need not or must not run."""
 
     name: RelationName

@@ -21,6 +21,7 @@ from indexlab.apply.outcomes import Outcome
 from indexlab.apply.settings import Settings
 from indexlab.apply.steps import Step
 from indexlab.errors import TargetError
+from indexlab.records import Record
 from indexlab.target import Target
 
 TICK_SECONDS = 0.1
@@ -35,7 +36,7 @@ Spent = Literal["", "lock_wait", "max_wait"]
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class Event(Record):
     """Something that a run tells its caller while it goes on."""
 
     kind: EventKind

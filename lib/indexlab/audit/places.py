@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from indexlab import sql
 from indexlab.audit.verdicts import Finding, StatementAudit
 from indexlab.plan import CreateIndex, DropIndex
+from indexlab.records import Record
 from indexlab.sql import Word
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Place(Record):
     """A stretch of the plan file; lines and columns in characters from 1, the end not included."""
 
     line: int

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from indexlab import display, units
+from indexlab import display, records, units
 from indexlab.catalog import Index
 from indexlab.plan import CreateIndex, DropIndex, IndexPlan
+from indexlab.records import Record
 from indexlab.sql import RelationName
 from indexlab.target import Server
 
@@ -29,7 +30,7 @@ Evidence = tuple[tuple[str, str | int | float], ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(Record):
     """One thing that a rule saw."""
 
     rule: str
@@ -52,7 +53,7 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class StatementAudit:
+class StatementAudit(Record):
     """What should become of one planned statement; a DROP of many indexes is one for each."""
 
     statement: CreateIndex | DropIndex
@@ -103,7 +104,7 @@ class StatementAudit:
 
 
 @dataclass(frozen=True, slots=True)
-class ExistingAudit:
+class ExistingAudit(Record):
     """What an audit says about an index that exists."""
 
     index: Index
@@ -117,7 +118,7 @@ class ExistingAudit:
 
 
 @dataclass(frozen=True, slots=True)
-class Audit:
+class Audit(Record):
     """The result of an audit."""
 
     statements: tuple[StatementAudit, ...]
@@ -188,7 +189,11 @@ class Audit:
         return f"{total}: " + ", ".join(f"{number} {verdict}" for verdict, number in self.counts)
 
     def frame(self) -> pd.DataFrame:
-        """Return the verdicts as a table, one row for each statement."""
+        """Return the verdicts as a pandas DataFrame, one row for each statement.
+
+        Columns: `line` of the plan file, counted from 1; `index`; `table`; `verdict`; `revised`,
+        the statement to run, empty where none is; `why`, the messages, the gravest first.
+        """
         import pandas as pd
 
         return pd.DataFrame(
@@ -207,7 +212,11 @@ class Audit:
         )
 
     def findings_frame(self) -> pd.DataFrame:
-        """Return every finding as a table."""
+        """Return every finding as a pandas DataFrame, one row each.
+
+        Columns: `about`, the line or what else it belongs to; `subject`; `severity`; `rule`;
+        `message`; `evidence`, in words; `fix`; `suppressed`, why the plan accepts it.
+        """
         import pandas as pd
 
         return pd.DataFrame(
@@ -237,7 +246,11 @@ class Audit:
         )
 
     def existing_frame(self) -> pd.DataFrame:
-        """Return what is said about existing indexes, one row for each."""
+        """Return what is said about existing indexes as a pandas DataFrame, one row for each.
+
+        Columns: `index`; `rules`; `bytes` on disk; `scans` since the statistics were reset; `why`;
+        `drop` and `restore`, the statements, empty where it must stay.
+        """
         import pandas as pd
 
         return pd.DataFrame(
@@ -263,6 +276,20 @@ class Audit:
         for existing in self.existing:
             yield from (("existing index", finding) for finding in existing.findings)
         yield from (("table", finding) for finding in self.advice)
+
+    def __repr__(self) -> str:
+        rows = [
+            (item.statement.line, item.label, item.verdict, item.why_in_short)
+            for item in self.statements
+        ]
+        others = [
+            f"{finding.severity}: {finding.message}"
+            for finding in (*self.preconditions, *self.advice)
+            if finding.severity != "info"
+        ]
+        if self.existing:
+            others.append(f"{units.plural(len(self.existing), 'existing index')} to look at")
+        return records.text(self.summary, ("line", "index", "verdict", "why"), rows, notes=others)
 
     def _repr_html_(self) -> str:
         """Return the verdicts, then what else was found, as tables."""

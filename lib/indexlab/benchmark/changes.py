@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-from indexlab import display, units
+from indexlab import display, records, units
 from indexlab.benchmark.answers import Answers
 from indexlab.benchmark.controls import UNKNOWN, Drift
 from indexlab.benchmark.series import Failure
+from indexlab.records import Record
+
+if TYPE_CHECKING:
+    import pandas as pd
+
 
 FALSE_DISCOVERIES = 0.05
 """Of the verdicts `faster` and `slower`, so many are expected to be false at most."""
@@ -18,7 +23,7 @@ MOVED: tuple[Verdict, ...] = ("faster", "slower")
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class Change(Record):
     """What became of one query."""
 
     query: str
@@ -63,7 +68,7 @@ def _words(ms: float, *, is_bound: bool) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Headline:
+class Headline(Record):
     """The latency of several queries as one number: the sum of weight times median."""
 
     before_ms: float
@@ -82,7 +87,7 @@ class Headline:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class Comparison(Record):
     """The difference between two measurements of one workload."""
 
     before: str
@@ -139,8 +144,14 @@ class Comparison:
         """Return the queries that ran before and fail after."""
         return tuple(failure for failure in self.failed if failure.reason.startswith("after: "))
 
-    def frame(self) -> Any:
-        """Return a pandas DataFrame with one row per query, times in milliseconds."""
+    def frame(self) -> pd.DataFrame:
+        """Return the changes as a pandas DataFrame, one row per query.
+
+        Columns: `query`; `kind`, read or write; `weight`, calls per unit of time; `before_ms` and
+        `after_ms`, medians in milliseconds; `ratio`, after / before, with the ends of its interval
+        `ratio_low` and `ratio_high`; `verdict`; `rows_before` and `rows_after` of the first set of
+        values; `difference` of the plans in words; `indexes`, the planned ones that it uses.
+        """
         import pandas as pd
 
         columns = [
@@ -162,6 +173,21 @@ class Comparison:
             for change in self.changes
         ]
         return pd.DataFrame(rows, columns=[*columns, "indexes"])
+
+    def __repr__(self) -> str:
+        rows = [
+            (
+                change.query,
+                change.before_words,
+                change.after_words,
+                units.factor(change.ratio),
+                change.verdict,
+            )
+            for change in self.changes
+        ]
+        title = f"{self.before or 'before'} and {self.after or 'after'}: {self.headline}"
+        columns = ("query", "before", "after", "change", "verdict")
+        return records.text(title, columns, rows, notes=self.warnings)
 
     def _repr_html_(self) -> str:
         table = display.table(

@@ -9,6 +9,7 @@ from typing import Literal
 from indexlab import units
 from indexlab.benchmark import intervals
 from indexlab.benchmark.series import Series
+from indexlab.records import Record
 from indexlab.workload import Query, SampledQuery
 
 THRESHOLD = 0.05
@@ -48,7 +49,7 @@ def queries() -> tuple[SampledQuery, ...]:
 
 
 @dataclass(frozen=True, slots=True)
-class Drift:
+class Drift(Record):
     """How much the controls moved between the sides, and what follows from it."""
 
     ratio: float

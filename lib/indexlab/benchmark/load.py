@@ -13,6 +13,7 @@ from pathlib import Path
 from indexlab import display, embedded, units
 from indexlab.benchmark.intervals import percentile
 from indexlab.errors import InputError, TargetError
+from indexlab.records import Record
 from indexlab.target import Target
 from indexlab.workload import SampledQuery
 
@@ -24,7 +25,7 @@ PLACEHOLDER = re.compile(r"\$(\d+)")
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
+class Load(Record):
     """What many clients saw."""
 
     clients: int
@@ -55,6 +56,9 @@ class Load:
             f"p99 {units.ms(self.p99_ms)}, longest {units.ms(self.max_ms)}"
             + (f"; {units.plural(self.late, 'transaction')} skipped or failed" if self.late else "")
         )
+
+    def __repr__(self) -> str:
+        return f"<Load: {self}>"
 
     def _repr_html_(self) -> str:
         return f"<p>{display.escape(str(self))}</p>"

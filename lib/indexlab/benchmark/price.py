@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from indexlab import display, units
+from indexlab import display, records, units
 from indexlab.benchmark.changes import Change, Comparison
 from indexlab.benchmark.series import Measurement, Series
+from indexlab.records import Record
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True, slots=True)
-class WritePrice:
+class WritePrice(Record):
     """What one write of the workload costs before and after."""
 
     query: str
@@ -36,7 +40,7 @@ class WritePrice:
 
 
 @dataclass(frozen=True, slots=True)
-class Price:
+class Price(Record):
     """Read gain against write price."""
 
     writes: tuple[WritePrice, ...]
@@ -84,6 +88,30 @@ class Price:
                 else "."
             )
         )
+
+    def frame(self) -> pd.DataFrame:
+        """Return the writes as a pandas DataFrame, one row each.
+
+        Columns: `query`; `weight`, calls per unit of time; `before_ms`, `after_ms` and `extra_ms`,
+        medians in milliseconds and their difference; `verdict`; `wal_before` and `wal_after`,
+        bytes of WAL; `pages_before` and `pages_after`, pages of 8 kB that were touched;
+        `hot_before` and `hot_after`, shares of heap-only updates from 0 to 1.
+        """
+        import pandas as pd
+
+        columns = [
+            *("query", "weight", "before_ms", "after_ms", "extra_ms", "verdict", "wal_before"),
+            *("wal_after", "pages_before", "pages_after", "hot_before", "hot_after"),
+        ]
+        rows = [[getattr(one, column) for column in columns] for one in self.writes]
+        return pd.DataFrame(rows, columns=columns)
+
+    def __repr__(self) -> str:
+        rows = [
+            (one.query, units.ms(one.before_ms), units.ms(one.after_ms), one.verdict)
+            for one in self.writes
+        ]
+        return records.text(str(self), ("write", "before", "after", "verdict"), rows)
 
     def _repr_html_(self) -> str:
         columns = ("write", "before", "after", "verdict", "WAL", "pages", "HOT")

@@ -5,15 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from indexlab import display, records, units
 from indexlab.benchmark.series import Measurement
 from indexlab.errors import InputError
+from indexlab.records import Record
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MAX_SIZES = 12
 
 
 @dataclass(frozen=True, slots=True)
-class Growth:
+class Growth(Record):
     """A query's median latency at each size."""
 
     query: str
@@ -25,7 +31,7 @@ class Growth:
 
 
 @dataclass(frozen=True, slots=True)
-class Scaling:
+class Scaling(Record):
     """All queries at all sizes."""
 
     rows: tuple[int, ...]
@@ -41,6 +47,46 @@ class Scaling:
             f"from {self.rows[0]:,} to {self.rows[-1]:,} rows the median query grows with "
             f"rows^{before:.2f} without the indexes and with rows^{after:.2f} with them"
         )
+
+    def frame(self) -> pd.DataFrame:
+        """Return the medians as a pandas DataFrame, one row for each query at each size.
+
+        Columns: `query`; `rows` of the largest table; `before_ms` and `after_ms`, medians in
+        milliseconds; `exponent_before` and `exponent_after`, to which power of `rows` they grow.
+        """
+        import pandas as pd
+
+        rows = [
+            (one.query, size, before, after, one.exponent_before, one.exponent_after)
+            for one in self.growths
+            for size, before, after in zip(self.rows, one.before_ms, one.after_ms, strict=True)
+        ]
+        columns = ["query", "rows", "before_ms", "after_ms", "exponent_before", "exponent_after"]
+        return pd.DataFrame(rows, columns=columns)
+
+    def _cells(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+        """Return the headings and the rows of the table that people see."""
+        sizes = [f"{units.count(rows)} rows" for rows in self.rows]
+        columns = ("query", *sizes, "grows with")
+        rows = [
+            (
+                one.query,
+                *(
+                    f"{units.ms(before)} -> {units.ms(after)}"
+                    for before, after in zip(one.before_ms, one.after_ms, strict=True)
+                ),
+                f"rows^{one.exponent_before:.2f} -> rows^{one.exponent_after:.2f}",
+            )
+            for one in self.growths
+        ]
+        return columns, rows
+
+    def __repr__(self) -> str:
+        return records.text(str(self), *self._cells())
+
+    def _repr_html_(self) -> str:
+        columns, rows = self._cells()
+        return display.table(columns, rows, caption=str(self), numeric=columns[1:])
 
 
 def parse(text: str) -> tuple[float, ...]:

@@ -5,15 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-from indexlab import display, units
+from indexlab import display, records, units
 from indexlab.explain import Explain
+from indexlab.records import Record
 from indexlab.target import Server
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class Sample(Record):
     """The client's latency of one execution.
 
     Raises:
@@ -34,7 +38,7 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True)
-class Series:
+class Series(Record):
     """All timings of one query, and the plan that they had.
 
     Raises:
@@ -103,9 +107,34 @@ class Series:
 
         return float(np.percentile([sample.ms for sample in self.samples], percent))
 
+    def frame(self) -> pd.DataFrame:
+        """Return the samples as a pandas DataFrame, one row per execution, in their order.
+
+        Columns: `ms`, the client's latency in milliseconds; `values`, which set of the query's
+        values was used, counted from 0; `round`, in which it was taken, counted from 0.
+        """
+        import pandas as pd
+
+        rows = [(sample.ms, sample.values, sample.round) for sample in self.samples]
+        return pd.DataFrame(rows, columns=["ms", "values", "round"])
+
+    def __repr__(self) -> str:
+        count = units.plural(len(self.samples), "sample")
+        return (
+            f"<Series of {display.clean(self.query)}: {count}, p50 {units.ms(self.p50_ms)}, "
+            f"p95 {units.ms(self.p95_ms)}, p99 {units.ms(self.p99_ms)}>"
+        )
+
+    def _repr_html_(self) -> str:
+        numeric = ("weight", "samples", "p50", "p95", "p99", "rows")
+        facts = (f"{self.weight:g}", len(self.samples), *_percentiles(self))
+        row = (self.query, self.kind, *facts, units.count(self.rows))
+        table = display.table(("query", "kind", *numeric), [row], numeric=numeric)
+        return f"{table}{self.explain._repr_html_()}"
+
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(Record):
     """A query that one side of a comparison could not run."""
 
     query: str
@@ -113,7 +142,7 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class Table(Record):
     """A table that the workload reads or writes, as it was when it was measured."""
 
     name: str
@@ -127,7 +156,7 @@ class Table:
 
 
 @dataclass(frozen=True, slots=True)
-class Conditions:
+class Conditions(Record):
     """Under what conditions a measurement was taken."""
 
     mode: Literal["one side", "interleaved"] = "one side"
@@ -161,7 +190,7 @@ class Conditions:
 
 
 @dataclass(frozen=True, slots=True)
-class Measurement:
+class Measurement(Record):
     """One benchmark of one workload on one server."""
 
     label: str
@@ -193,8 +222,13 @@ class Measurement:
         """Whether the rounds of both are the same moments."""
         return self.is_interleaved and other.is_interleaved and self.started == other.started
 
-    def frame(self) -> Any:
-        """Return a pandas DataFrame with one row per query, times in milliseconds."""
+    def frame(self) -> pd.DataFrame:
+        """Return the latencies as a pandas DataFrame, one row per query.
+
+        Columns: `query`; `kind`, read or write; `weight`, calls per unit of time; `samples`, how
+        many; `p50_ms`, `p95_ms` and `p99_ms`, percentiles of the client's latency in milliseconds;
+        `rows` of the first set of values; `indexes` that the plan uses; `plan`, its topmost step.
+        """
         import pandas as pd
 
         columns = [
@@ -225,6 +259,16 @@ class Measurement:
             for s in self.series
         ]
         return pd.DataFrame(rows, columns=columns)
+
+    def __repr__(self) -> str:
+        rows = [
+            (s.query, units.ms(s.p50_ms), units.ms(s.p95_ms), units.ms(s.p99_ms), s.explain.root)
+            for s in self.series
+        ]
+        notes = [f"{failure.query} fails: {failure.reason}" for failure in self.failed]
+        columns = ("query", "p50", "p95", "p99", "plan")
+        title = f"latency {self.label}".strip()
+        return records.text(f"{title}, {self.server}", columns, rows, notes=notes)
 
     def _repr_html_(self) -> str:
         rows = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from indexlab.records import Record
 from indexlab.sql import RelationName
 
 KINDS = {
@@ -22,7 +23,7 @@ INDEXABLE = ("table", "partitioned table", "materialized view")
 
 
 @dataclass(frozen=True, slots=True)
-class Relation:
+class Relation(Record):
     """Anything that has a name in pg_class, outside of the system's schemas."""
 
     oid: int
@@ -60,7 +61,7 @@ class Relation:
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
+class Column(Record):
     """A column of a table; dropped ones are not read."""
 
     table: int
@@ -76,7 +77,7 @@ class Column:
 
 
 @dataclass(frozen=True, slots=True)
-class Key:
+class Key(Record):
     """One key of an index in terms that compare: by oid and by the server's own words."""
 
     column: int
@@ -94,7 +95,7 @@ class Key:
 
 
 @dataclass(frozen=True, slots=True)
-class Index:
+class Index(Record):
     """An index: as it exists, or as a planned statement would make it."""
 
     oid: int
@@ -174,7 +175,7 @@ def same_key(one: Key, other: Key) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class OperatorClass:
+class OperatorClass(Record):
     """An operator class of an index access method."""
 
     schema: str
@@ -185,7 +186,7 @@ class OperatorClass:
 
 
 @dataclass(frozen=True, slots=True)
-class AccessMethod:
+class AccessMethod(Record):
     """An index access method and what it can do."""
 
     name: str
@@ -196,7 +197,7 @@ class AccessMethod:
 
 
 @dataclass(frozen=True, slots=True)
-class Tablespace:
+class Tablespace(Record):
     """A tablespace of the cluster."""
 
     name: str
@@ -205,7 +206,7 @@ class Tablespace:
 
 
 @dataclass(frozen=True, slots=True)
-class Collation:
+class Collation(Record):
     """A collation by name."""
 
     oid: int
@@ -214,7 +215,7 @@ class Collation:
 
 
 @dataclass(frozen=True, slots=True)
-class ForeignKey:
+class ForeignKey(Record):
     """A foreign key: which columns refer to which table."""
 
     name: str
@@ -224,7 +225,7 @@ class ForeignKey:
 
 
 @dataclass(frozen=True, slots=True)
-class Expression:
+class Expression(Record):
     """What the server makes of an expression over one table's columns."""
 
     table: int
@@ -239,7 +240,7 @@ class Expression:
 
 
 @dataclass(frozen=True, slots=True)
-class Unresolved:
+class Unresolved(Record):
     """Why a planned index does not fit the catalog: the place to look and what was not found."""
 
     what: str

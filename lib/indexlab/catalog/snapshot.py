@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from indexlab import sql
+from indexlab import display, records, sql, units
 from indexlab.catalog.activity import Activity
 from indexlab.catalog.objects import (
     INDEXABLE,
@@ -25,12 +25,17 @@ from indexlab.catalog.objects import (
 )
 from indexlab.catalog.statistics import Statistics
 from indexlab.plan import IndexDef, IndexKey
+from indexlab.records import Record
 from indexlab.sql import RelationName
 from indexlab.target import Server
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Item = TypeVar("Item")
 Group = TypeVar("Group")
 
+COLUMNS = ("table", "kind", "rows", "size", "indexes", "size of indexes")
 BOOLEAN, NAME = 16, 19
 DEFAULT_COLLATION, C_COLLATION = 100, 950
 """Of a text that an expression makes of columns without a collation, and of a name."""
@@ -145,7 +150,7 @@ class _Lookup:
 
 
 @dataclass(frozen=True, slots=True)
-class Catalog:
+class Catalog(Record):
     """A snapshot of a target's tables, columns, indexes and what else decides about indexes."""
 
     server: Server
@@ -175,6 +180,80 @@ class Catalog:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_found", _Lookup.of(self, self._found))
+
+    def frame(self) -> pd.DataFrame:
+        """Return the tables as a pandas DataFrame, one row each, the largest first.
+
+        Columns: `schema`; `table`; `kind`; `rows`, as the planner believes, negative where it was
+        never told; `bytes` without indexes; `indexes`, how many; `index_bytes`; `scans` from one
+        end to the other; `inserted`, `updated` and `deleted`, rows since the statistics were reset.
+        """
+        import pandas as pd
+
+        columns = [
+            *("schema", "table", "kind", "rows", "bytes", "indexes", "index_bytes"),
+            *("scans", "inserted", "updated", "deleted"),
+        ]
+        rows = [
+            (
+                *(item.schema, item.name, item.kind, item.rows, item.bytes),
+                *(len(indexes), sum(index.bytes for index in indexes)),
+                *(item.scans, item.inserted, item.updated, item.deleted),
+            )
+            for item, indexes in self._tables()
+        ]
+        return pd.DataFrame(rows, columns=columns)
+
+    def indexes_frame(self) -> pd.DataFrame:
+        """Return the indexes as a pandas DataFrame, one row each, the largest first.
+
+        Columns: `schema`; `index`; `table`; `bytes`; `scans` since the statistics were reset;
+        `unique`; `valid`; `definition`, in the server's words.
+        """
+        import pandas as pd
+
+        columns = ["schema", "index", "table", "bytes", "scans", "unique", "valid", "definition"]
+        rows = [
+            (
+                *(item.schema, item.name, str(self.relation(item.table).qualified), item.bytes),
+                *(item.scans, item.unique, item.valid, item.definition),
+            )
+            for item in sorted(self.indexes, key=lambda item: (-item.bytes, item.name))
+        ]
+        return pd.DataFrame(rows, columns=columns)
+
+    def _tables(self) -> list[tuple[Relation, tuple[Index, ...]]]:
+        """Return what takes indexes, the largest first, each with its indexes."""
+        found = [item for item in self.relations if item.kind in INDEXABLE]
+        found.sort(key=lambda item: (-item.bytes, item.schema, item.name))
+        return [(item, self.indexes_of(item.oid)) for item in found]
+
+    def _title(self) -> str:
+        tables = units.plural(len(self._tables()), "table")
+        return f"{self.server}: {tables}, {units.plural(len(self.indexes), 'index')}"
+
+    def _rows(self) -> list[tuple[object, ...]]:
+        return [
+            (
+                item.qualified,
+                item.kind,
+                units.count(item.rows) if item.rows >= 0 else "never analyzed",
+                units.size(item.bytes),
+                len(indexes),
+                units.size(sum(index.bytes for index in indexes)),
+            )
+            for item, indexes in self._tables()
+        ]
+
+    def __repr__(self) -> str:
+        return records.text(self._title(), COLUMNS, self._rows())
+
+    def _repr_html_(self) -> str:
+        rows, most = self._rows(), 200
+        left = f"; the {most} largest are shown" if len(rows) > most else ""
+        return display.table(
+            COLUMNS, rows[:most], caption=self._title() + left, numeric=COLUMNS[2:]
+        )
 
     @property
     def _lookup(self) -> _Lookup:

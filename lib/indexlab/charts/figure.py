@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from indexlab import display, units
 from indexlab.errors import InputError
+from indexlab.records import Record
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -69,7 +71,7 @@ SETTINGS: dict[str, Any] = {
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Chart:
+class Chart(Record):
     """A figure with the sentence that it shows and its numbers in words."""
 
     figure: Figure
@@ -131,6 +133,18 @@ class Chart:
         with style(), rc_context(settings):
             self.figure.savefig(stream, format=form, dpi=DPI, metadata=metadata)
         return stream.getvalue()
+
+    def frame(self) -> pd.DataFrame:
+        """Return the chart in words as a pandas DataFrame of one row.
+
+        Columns: `title`, the finding; `alt`, the numbers that it draws.
+        """
+        import pandas as pd
+
+        return pd.DataFrame([(self.title, self.alt)], columns=["title", "alt"])
+
+    def __repr__(self) -> str:
+        return display.clean(f"<Chart: {self.title}>")
 
     def _repr_svg_(self) -> str | None:
         drawn = self.inline()

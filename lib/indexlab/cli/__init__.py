@@ -9,7 +9,7 @@ from types import FrameType
 import click
 
 import indexlab
-from indexlab.cli import batches, recipes, stages, story
+from indexlab.cli import batches, beginning, recipes, stages, story
 from indexlab.errors import IndexlabError
 
 INTERRUPTED = 130
@@ -30,6 +30,7 @@ for _command in (
     *(stages.audit, stages.explain_rule, stages.benchmark, stages.apply),
     *(story.run, story.demo, story.compare, story.rollback),
     *(batches.batch, batches.targets, recipes.recipe),
+    *(beginning.init, beginning.lab),
 ):
     cli.add_command(_command)
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from indexlab.errors import EmbeddedError
+from indexlab.records import Record
 
 PORT = 5432  # a part of the socket's name, no more: nothing listens on TCP
 SOCKET = f".s.PGSQL.{PORT}"
@@ -39,7 +40,7 @@ def binary(name: str) -> Path:
 
 
 @dataclass(frozen=True, slots=True)
-class Account:
+class Account(Record):
     """As whom the programs run: behind the words of `prefix`, or as `uid` and `gid`."""
 
     prefix: tuple[str, ...] = ()

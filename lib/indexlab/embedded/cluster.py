@@ -13,6 +13,7 @@ from pathlib import Path
 
 from indexlab.embedded.account import PORT, SOCKET, Account, binary, choose_socket_dir
 from indexlab.errors import EmbeddedError
+from indexlab.records import Record
 
 _LOG_LIMIT = 10 * 2**20
 _SWEEP_SECONDS = 10.0
@@ -44,7 +45,7 @@ _SETTINGS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
+class Recipe(Record):
     """How a cluster differs from the one that keeps the user's databases."""
 
     settings: tuple[tuple[str, str], ...] = ()

@@ -30,6 +30,7 @@ from indexlab.embedded.account import PORT, SOCKET, Account, choose_account, kee
 from indexlab.embedded.cluster import KEPT, Recipe, clear, initdb, launch, room
 from indexlab.embedded.watcher import processes, stop, tag_of, watch
 from indexlab.errors import EmbeddedError
+from indexlab.records import Record
 
 _PATIENCE = 300  # seconds; replaying 4 GB of WAL on a slow disk is still a start
 _TICK = 0.01
@@ -80,7 +81,7 @@ class _DidNotStart(EmbeddedError):
 
 
 @dataclass(frozen=True, slots=True)
-class Server:
+class Server(Record):
     """A running embedded server."""
 
     socket_dir: Path

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
-from indexlab import units
+from indexlab import display, units
+from indexlab.records import Record
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
+class Node(Record):
     """One step of a plan; the times, rows and buffers are those of the server's own report."""
 
     type: str
@@ -58,6 +62,12 @@ class Node:
             return (self.relation,)
         return self.schema, self.relation.removeprefix(f"{self.schema}.")
 
+    def __repr__(self) -> str:
+        return f"<{display.clean(self.title())}, cost {units.cost(self.total_cost)}>"
+
+    def __str__(self) -> str:
+        return self.title()
+
     def title(self) -> str:
         """Name the step as psql does: `Index Scan using idx on core.bookings b`."""
         using = f" using {self.index}" if self.index and self.relation else ""
@@ -67,7 +77,7 @@ class Node:
 
 
 @dataclass(frozen=True, slots=True)
-class Buffers:
+class Buffers(Record):
     """Pages of 8 kB that a whole statement touched, planning not included."""
 
     shared_hit: int
@@ -79,7 +89,7 @@ class Buffers:
 
 
 @dataclass(frozen=True, slots=True)
-class Explain:
+class Explain(Record):
     """What the server says about one execution, or about the plan that it would use."""
 
     root: Node
@@ -134,8 +144,14 @@ class Explain:
             lines.append(f"Execution Time: {self.execution_ms:.3f} ms")
         return "\n".join(lines)
 
-    def frame(self) -> Any:
-        """Return the steps as a pandas DataFrame, one row each, parents first."""
+    def frame(self) -> pd.DataFrame:
+        """Return the steps as a pandas DataFrame, one row each, parents first.
+
+        Columns: `depth` below the topmost step; `type`; `relation`; `index`; `total_cost` in the
+        planner's units; `plan_rows`, estimated; `actual_rows` and `actual_ms`, means per loop, the
+        latter in milliseconds with the children; `actual_loops`; `rows_removed` per loop by filters
+        and rechecks; `shared_hit` and `shared_read`, pages of 8 kB over all loops.
+        """
         import pandas as pd
 
         columns = [
@@ -156,6 +172,9 @@ class Explain:
             for depth, node in _levels(self.root, 0)
         ]
         return pd.DataFrame(rows, columns=["depth", *columns])
+
+    def __repr__(self) -> str:
+        return display.clean(self.text())
 
     def _repr_html_(self) -> str:
         from indexlab.explain import trees

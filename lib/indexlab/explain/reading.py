@@ -80,6 +80,37 @@ def run(
     return parse(row[0])
 
 
+GENERIC = "SELECT pg_catalog.set_config('plan_cache_mode', 'force_generic_plan', true)"
+GENERIC_SINCE = 160000
+"""From this version on, EXPLAIN itself has GENERIC_PLAN."""
+PREPARED = "indexlab_generic"
+
+
+def run_generic(conn: psycopg.Connection[Any], statement: str, count: int) -> Explain:
+    """Ask the server for the plan of a statement that fits any values; it is not executed.
+
+    Before PostgreSQL 16, where nothing else tells it, the plan cache is asked.
+
+    Args:
+        conn: a connection in autocommit mode.
+        statement: one statement with placeholders `$1`, `$2`, ...
+        count: how many placeholders it has.
+
+    Raises:
+        psycopg.Error: whatever the server says.
+    """
+    if conn.info.server_version >= GENERIC_SINCE:
+        return run(conn, statement, analyze=False, generic=True)
+    with conn.transaction(force_rollback=True):
+        conn.execute(GENERIC)
+        conn.execute(f"PREPARE {PREPARED} AS {statement}".encode())
+        try:
+            return run(conn, statement, [None] * count, analyze=False, prepared=PREPARED)
+        finally:
+            if conn.info.transaction_status == psycopg.pq.TransactionStatus.INTRANS:
+                conn.execute(f"DEALLOCATE {PREPARED}".encode())
+
+
 def _options(version: int, *, analyze: bool, generic: bool = False) -> str:
     words = ["SETTINGS", "VERBOSE", "FORMAT JSON"]
     if analyze and version >= 130000:

@@ -186,7 +186,11 @@ def _facts(node: Node, executed: bool) -> Iterator[str]:
     each = " each" if loops > 1 else ""
     rows = "1 row" if node.actual_rows == 1 else f"{units.count(node.actual_rows)} rows"
     planned = units.count(node.plan_rows)
-    yield f"{rows}{each}" if rows.split()[0] == planned else f"{rows}{each} ({planned} expected)"
+    yield (
+        f"{rows}{each}"
+        if rows.split(maxsplit=1)[0] == planned
+        else f"{rows}{each} ({planned} expected)"
+    )
     if node.pages:
         yield units.plural(node.pages, "page")
 

@@ -7,7 +7,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from indexlab import display, units
 from indexlab.explain import Explain
+from indexlab.records import Record
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,7 +19,7 @@ NOTICEABLE = 0.01
 
 
 @dataclass(frozen=True, slots=True)
-class Situation:
+class Situation(Record):
     """What one plan costs when one index alone is there, or when it alone is missing."""
 
     index: str
@@ -28,7 +30,7 @@ class Situation:
 
 
 @dataclass(frozen=True, slots=True)
-class Variant:
+class Variant(Record):
     """How a query is planned for some of its values; the plan is that of the first of them."""
 
     sets: int
@@ -46,6 +48,11 @@ class Variant:
     dropped: tuple[Situation, ...] = ()
     """With the whole plan, and without one existing index; what is not here is as with it."""
 
+    def __repr__(self) -> str:
+        uses = ", ".join(self.uses_after) or "no index"
+        cost = f"cost {units.cost(self.cost_before)} -> {units.cost(self.cost_after)}"
+        return display.clean(f"<Variant for {units.plural(self.sets, 'set')}: {cost}, {uses}>")
+
     @property
     def cost_before(self) -> float:
         """The planner's cost without the plan."""
@@ -58,7 +65,7 @@ class Variant:
 
 
 @dataclass(frozen=True, slots=True)
-class QueryImpact:
+class QueryImpact(Record):
     """What a plan does to one query; costs are means over the sets of values."""
 
     query: str
@@ -78,6 +85,11 @@ class QueryImpact:
     """What else is to be known, such as why there are no values."""
     unseen: str = ""
     """What of it the planner does not see, such as a function with queries of its own."""
+
+    def __repr__(self) -> str:
+        told = self.problem and f"not simulated, because {self.problem}"
+        cost = f"cost {units.cost(self.cost_before)} -> {units.cost(self.cost_after)}"
+        return display.clean(f"<QueryImpact of {self.query}: {told or cost}>")
 
     def hides(self, table: int) -> bool:
         """Return whether the query may read a table in a way that is not known here."""
@@ -146,7 +158,7 @@ def _union(names: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(Record):
     """A planned index, as the planner took it."""
 
     name: str
@@ -163,7 +175,7 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
-class Existing:
+class Existing(Record):
     """An index that is there, that enforces nothing, and that the plan leaves."""
 
     name: str
@@ -192,7 +204,7 @@ class Loss:
 
 
 @dataclass(frozen=True, slots=True)
-class Impact:
+class Impact(Record):
     """What the planner would do with a plan, query by query and index by index."""
 
     backend: str
@@ -273,7 +285,13 @@ class Impact:
         return sum(query.weight * query.cost_after for query in self.simulated)
 
     def frame(self) -> pd.DataFrame:
-        """Return the queries as a table, one row each; costs in the planner's units."""
+        """Return the queries as a pandas DataFrame, one row each.
+
+        Columns: `query`; `weight`, calls per unit of time; `cost_before` and `cost_after` in the
+        planner's units, means over the sets of values; `ratio`, after / before; `indexes_used`
+        with the whole plan; `values`, how many sets were planned; `plans`, how many differ;
+        `not_simulated`, why not, empty where it is.
+        """
         import pandas as pd
 
         rows = [
@@ -297,7 +315,11 @@ class Impact:
         return pd.DataFrame(rows, columns=columns)
 
     def indexes_frame(self) -> pd.DataFrame:
-        """Return the planned indexes as a table; worth is cost times weight."""
+        """Return the planned indexes as a pandas DataFrame, one row each.
+
+        Columns: `index`; `bytes`, estimated; `worth_alone` and `worth`, cost times weight that it
+        saves without and beside the others; `used_by`; `not_simulated`, why not.
+        """
         import pandas as pd
 
         rows = [

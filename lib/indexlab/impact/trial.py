@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from indexlab import display, explain, units
 from indexlab.display import Markup
 from indexlab.explain import Explain
+from indexlab.records import Record
 from indexlab.sandbox import Hypothetical, WhatIf
 from indexlab.sql import RelationName
 from indexlab.workload import Values
@@ -44,7 +45,7 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
+class Trial(Record):
     """What indexes that are not there would do to one query."""
 
     backend: str
@@ -57,6 +58,14 @@ class Trial:
     generic: bool
     """Whether it was planned for any values."""
     notes: tuple[str, ...] = ()
+    statements: tuple[str, ...] = ()
+    """What makes the indexes, in the same order, with names as the target has them."""
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """The statements of the indexes that the plan takes up."""
+        pairs = zip(self.indexes, self.statements, strict=False)
+        return tuple(text for item, text in pairs if str(item.index) in self.used)
 
     @property
     def cost_before(self) -> float:
@@ -100,7 +109,11 @@ class Trial:
         )
 
     def frame(self) -> pd.DataFrame:
-        """Return the steps of both plans as a table."""
+        """Return the steps of both plans as a pandas DataFrame, one row each.
+
+        Columns: `side`, before or after; `depth` below the topmost step; `step` and `cost` in
+        words; `changed`, whether the other plan lacks it.
+        """
         import pandas as pd
 
         rows = [

@@ -7,6 +7,8 @@ directory if there is one, and returns it.
 from indexlab.lab.afterwards import drop_replaced, roll_back
 from indexlab.lab.applying import JOURNAL
 from indexlab.lab.batches import Batch, open_batch
+from indexlab.lab.beginning import begin
+from indexlab.lab.exploring import Costs, Explained
 from indexlab.lab.exporting import check_export
 from indexlab.lab.inputs import Inputs, read_inputs, require_queries
 from indexlab.lab.measuring import BUDGET, PRECISION, Loads
@@ -18,9 +20,12 @@ __all__ = [
     "JOURNAL",
     "PRECISION",
     "Batch",
+    "Costs",
+    "Explained",
     "Inputs",
     "Lab",
     "Loads",
+    "begin",
     "check_export",
     "drop_replaced",
     "open_batch",

@@ -14,6 +14,7 @@ from indexlab import workload as workloads
 from indexlab.demo import database
 from indexlab.errors import InputError
 from indexlab.plan import IndexPlan
+from indexlab.records import Record
 from indexlab.target import Target
 from indexlab.workload import Workload
 
@@ -21,7 +22,7 @@ Resolutions = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Inputs:
+class Inputs(Record):
     """What a user handed in, read and found to be in order."""
 
     plan: IndexPlan
@@ -31,7 +32,9 @@ class Inputs:
     resolve: Resolutions = ()
 
 
-def read_inputs(target: str, plan: str, workload: str, resolve: str = "") -> Inputs:
+def read_inputs(
+    target: str, plan: str, workload: str, resolve: str = "", *, needs_plan: bool = True
+) -> Inputs:
     """Read what the user handed in; connects to nothing.
 
     Args:
@@ -39,6 +42,7 @@ def read_inputs(target: str, plan: str, workload: str, resolve: str = "") -> Inp
         plan: path of the plan; empty for the demo's.
         workload: path of the workload; empty for the demo's on the demo, none elsewhere.
         resolve: what names of the plan mean: `old=new`, separated by commas.
+        needs_plan: whether a target other than the demo must come with a plan.
 
     Raises:
         InputError: an input is not as it must be; names file and line.
@@ -49,10 +53,12 @@ def read_inputs(target: str, plan: str, workload: str, resolve: str = "") -> Inp
     is_demo = database.is_demo(target)
     if is_demo:
         database.rows_of(target)
-    elif not plan:
+    elif needs_plan and not plan:
         raise InputError("a target of your own needs a plan: give --plan FILE")
     return Inputs(
-        plan=plans.read(Path(plan) if plan else demo.PLAN),
+        plan=plans.read(Path(plan) if plan else demo.PLAN)
+        if plan or is_demo
+        else IndexPlan((), "none"),
         workload=workloads.read(Path(workload) if workload else demo.WORKLOAD)
         if workload or is_demo
         else Workload((), "none"),

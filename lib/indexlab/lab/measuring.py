@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from indexlab import benchmark as benchmarking
 from indexlab import charts, display, units
@@ -16,8 +18,12 @@ from indexlab.display import Note
 from indexlab.errors import InputError
 from indexlab.lab.ground import Ground
 from indexlab.lab.inputs import check_type
+from indexlab.records import Record
 from indexlab.runs import Run, documents
 from indexlab.workload import SampledQuery
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 BUDGET = 10.0
 """Seconds of measuring, over all queries of one side."""
@@ -28,14 +34,37 @@ MODES = ("auto", "one side", "interleaved")
 
 
 @dataclass(frozen=True, slots=True)
-class Loads:
+class Loads(Record):
     """What many clients saw, and what they saw before."""
 
     after: Load
     before: Load | None
 
+    def frame(self) -> pd.DataFrame:
+        """Return both sides as a pandas DataFrame, one row each.
+
+        Columns: `side`, before or after; `clients`; `rate`, scheduled per second, 0 for as fast as
+        they can; `seconds`; `done` and `late`, transactions done, and skipped or failed;
+        `throughput` per second; `p50_ms`, `p95_ms`, `p99_ms` and `max_ms`, in milliseconds.
+        """
+        import pandas as pd
+
+        facts = [
+            *("clients", "rate", "seconds", "done", "late", "throughput"),
+            *("p50_ms", "p95_ms", "p99_ms", "max_ms"),
+        ]
+        rows = [(name, *(getattr(side, fact) for fact in facts)) for name, side in self._sides()]
+        return pd.DataFrame(rows, columns=["side", *facts])
+
+    def _sides(self) -> Iterator[tuple[str, Load]]:
+        if self.before is not None:
+            yield "before", self.before
+        yield "after", self.after
+
+    def __repr__(self) -> str:
+        return "\n".join(f"{name}: {side}" for name, side in self._sides())
+
     def _repr_html_(self) -> str:
-        sides = [("before", self.before), ("after", self.after)]
         rows = [
             (
                 label,
@@ -43,8 +72,7 @@ class Loads:
                 *(units.ms(ms) for ms in (side.p50_ms, side.p95_ms, side.p99_ms, side.max_ms)),
                 side.late,
             )
-            for label, side in sides
-            if side is not None
+            for label, side in self._sides()
         ]
         columns = ("", "throughput", "p50", "p95", "p99", "longest", "skipped or failed")
         note = "Latency counts from the scheduled start." if self.after.rate else ""

@@ -8,7 +8,7 @@ from pathlib import Path
 from indexlab import planning
 from indexlab.demo import database
 from indexlab.lab.inputs import check_type, read_inputs, require_queries
-from indexlab.lab.reaching import server
+from indexlab.lab.reaching import recorded, server
 from indexlab.lab.session import Lab
 from indexlab.planning import Planner
 from indexlab.progress import Progress, Tell
@@ -31,7 +31,8 @@ def open_lab(
     """Open a lab: check every input, reach the target, and make the run directory.
 
     Args:
-        stage: `audit`, `apply` or `benchmark`; names the result that the run will hold.
+        stage: `audit`, `apply` or `benchmark`, which name the result that the run will hold; or
+            `explore`, which needs no plan, and without a workload takes what the target has run.
         target: empty for the bookings demo on the embedded server; otherwise as for --target.
         plan: path of the plan; empty for the demo's.
         workload: path of the workload; empty for the demo's on the demo, none elsewhere.
@@ -56,7 +57,7 @@ def open_lab(
     ):
         check_type(name, value, kind)
     planning.check_mode(what_if)
-    inputs = read_inputs(target, plan, workload, resolve)
+    inputs = read_inputs(target, plan, workload, resolve, needs_plan=stage != "explore")
     if stage == "benchmark":
         require_queries(inputs.workload)
     progress = Progress(tell)
@@ -65,10 +66,14 @@ def open_lab(
         reached = inputs.target or holding.enter_context(
             database.opened(target, progress=progress.tell)
         )
+        queries = inputs.workload
+        if stage == "explore" and not queries.queries:
+            progress.tell("reading pg_stat_statements")
+            queries = recorded(reached)
         lab = Lab(
             reached,
             inputs.plan,
-            inputs.workload,
+            queries,
             resolve=inputs.resolve,
             run=run,
             disposable=disposable or inputs.target is None,
@@ -76,7 +81,7 @@ def open_lab(
             progress=progress,
             planner=Planner(
                 reached,
-                inputs.workload,
+                queries,
                 mode=what_if,
                 keep=keep_sandbox,
                 tell=progress.tell,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from indexlab.lab.applying import Applying
-from indexlab.lab.auditing import Auditing
+from indexlab.lab.exploring import Exploring
 from indexlab.lab.measuring import Measuring
 
 
-class Lab(Auditing, Applying, Measuring):
+class Lab(Exploring, Applying, Measuring):
     """What a session works on; `open_lab` makes one."""

@@ -1,7 +1,8 @@
 """Index plans: the statements that a user wants, read and written through PostgreSQL's grammar."""
 
+from indexlab.plan.adding import Added, add
 from indexlab.plan.definition import IndexDef, IndexKey
-from indexlab.plan.reading import EMPTY, parse, read
+from indexlab.plan.reading import EMPTY, UNBEGUN, parse, read
 from indexlab.plan.statements import (
     CommentOnIndex,
     CreateIndex,
@@ -15,6 +16,8 @@ from indexlab.plan.statements import (
 
 __all__ = [
     "EMPTY",
+    "UNBEGUN",
+    "Added",
     "CommentOnIndex",
     "CreateIndex",
     "DropIndex",
@@ -24,6 +27,7 @@ __all__ = [
     "IndexPlan",
     "PlanStatement",
     "Surrounding",
+    "add",
     "parse",
     "read",
     "revised",

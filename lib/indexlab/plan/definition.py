@@ -11,13 +11,14 @@ from postgast.pg_query_pb2 import Node
 
 from indexlab import sql
 from indexlab.errors import InputError
+from indexlab.records import Record
 from indexlab.sql import RelationName, Statement
 
 DESCENDING, NULLS_FIRST, NULLS_LAST = 3, 2, 3  # SortByDir, SortByNulls of the grammar
 
 
 @dataclass(frozen=True, slots=True)
-class IndexKey:
+class IndexKey(Record):
     """One key of an index: a column or an expression, and how it is ordered."""
 
     column: str | None
@@ -36,7 +37,7 @@ class IndexKey:
 
 
 @dataclass(frozen=True, slots=True)
-class IndexDef:
+class IndexDef(Record):
     """A CREATE INDEX statement taken apart.
 
     Build one with `IndexDef.parse`; `sql` is the statement that the fields were read from.

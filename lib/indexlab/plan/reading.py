@@ -27,7 +27,8 @@ ACCEPTED = (
     "CREATE INDEX and DROP INDEX, beside BEGIN, COMMIT, SET, RESET, ANALYZE and COMMENT ON INDEX"
 )
 EMPTY = "-- indexlab: nothing is left of this plan"
-"""The line by which a file of comments is read as a plan without statements."""
+UNBEGUN = "-- indexlab: no index is planned yet"
+"""The lines by which a file of comments is read as a plan without statements."""
 
 
 def read(path: Path) -> IndexPlan:
@@ -47,7 +48,7 @@ def parse(text: str, source: str = "plan.sql") -> IndexPlan:
     """
     statements = tuple(_statements(sql.parse(text, source), source))
     kept = any(isinstance(item, CreateIndex | DropIndex) for item in statements)
-    if not kept and (statements or EMPTY not in text.splitlines()):
+    if not kept and (statements or not {EMPTY, UNBEGUN}.intersection(text.splitlines())):
         raise InputError("holds no CREATE INDEX or DROP INDEX statement", source=source)
     _check_ignores(text, statements, source)
     return IndexPlan(statements, source, text)

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
+from indexlab import display, records, units
 from indexlab.plan.definition import IndexDef
+from indexlab.records import Record
 from indexlab.sql import RelationName
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True, slots=True)
-class Ignore:
+class Ignore(Record):
     """A comment above a statement that says which finding is known, and why it is accepted."""
 
     rule: str
@@ -21,7 +28,7 @@ class Ignore:
 
 
 @dataclass(frozen=True, slots=True)
-class CreateIndex:
+class CreateIndex(Record):
     """A planned CREATE INDEX."""
 
     index: IndexDef
@@ -39,7 +46,7 @@ class CreateIndex:
 
 
 @dataclass(frozen=True, slots=True)
-class DropIndex:
+class DropIndex(Record):
     """A planned DROP INDEX."""
 
     names: tuple[RelationName, ...]
@@ -56,7 +63,7 @@ class DropIndex:
 
 
 @dataclass(frozen=True, slots=True)
-class CommentOnIndex:
+class CommentOnIndex(Record):
     """A planned COMMENT ON INDEX; it follows its index."""
 
     name: RelationName
@@ -67,7 +74,7 @@ class CommentOnIndex:
 
 
 @dataclass(frozen=True, slots=True)
-class Surrounding:
+class Surrounding(Record):
     """A statement that a migration tool puts around the others and the kit does in its own way."""
 
     kind: str
@@ -81,7 +88,7 @@ PlanStatement = CreateIndex | DropIndex | CommentOnIndex | Surrounding
 
 
 @dataclass(frozen=True, slots=True)
-class IndexPlan:
+class IndexPlan(Record):
     """The ordered statements of a plan file."""
 
     statements: tuple[PlanStatement, ...]
@@ -104,6 +111,34 @@ class IndexPlan:
         """The COMMENT ON INDEX statements, in order."""
         return tuple(item for item in self.statements if isinstance(item, CommentOnIndex))
 
+    def frame(self) -> pd.DataFrame:
+        """Return the statements as a pandas DataFrame, one row each, in order.
+
+        Columns: `line` of the file, counted from 1; `kind`, such as CREATE INDEX; `statement` as
+        it was written; `reason`, the comment above it.
+        """
+        import pandas as pd
+
+        columns = ["line", "kind", "statement", "reason"]
+        rows = [(item.line, _kind(item), item.text, item.reason) for item in self.statements]
+        return pd.DataFrame(rows, columns=columns)
+
+    def _title(self) -> str:
+        drops = [units.plural(len(self.drops), "drop")] if self.drops else []
+        counted = [units.plural(len(self.creates), "index"), *drops]
+        return f"{Path(self.source).name}: {', '.join(counted)}"
+
+    def __repr__(self) -> str:
+        rows = [(item.line, item.text, item.reason) for item in self.statements]
+        return records.text(self._title(), ("line", "statement", "reason"), rows)
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (item.line, display.inline_code(item.text), item.reason) for item in self.statements
+        ]
+        columns = ("line", "statement", "reason")
+        return display.table(columns, rows, caption=self._title(), numeric=("line",))
+
     def to_sql(self) -> str:
         """Write the plan as SQL; reading it back gives the same indexes, drops and reasons."""
         return "\n".join(_written(item) for item in self.statements)
@@ -115,6 +150,18 @@ def _written(item: PlanStatement) -> str:
         reason += "".join(f"-- {ignore}\n" for ignore in item.ignores)
     text = item.index.sql if isinstance(item, CreateIndex) else item.text.rstrip(";")
     return f"{reason}{text};\n"
+
+
+def _kind(item: PlanStatement) -> str:
+    match item:
+        case CreateIndex():
+            return "CREATE INDEX"
+        case DropIndex():
+            return "DROP INDEX"
+        case CommentOnIndex():
+            return "COMMENT ON INDEX"
+        case Surrounding():
+            return item.kind
 
 
 def revised(statement: CreateIndex, index: IndexDef) -> CreateIndex:

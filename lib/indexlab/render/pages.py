@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
-from indexlab import charts, display, units
+from indexlab import charts, units
 from indexlab.display import Markup
 from indexlab.render import frame, stages, tables
 from indexlab.render.frame import Entry
@@ -110,15 +109,8 @@ def _stages(run: Run) -> Iterator[tuple[str, Stage]]:
         path = run.path / f"{name}.ipynb"
         if path.exists():
             own = {"before": "Benchmark before", "benchmark": "Benchmark after" if both else ""}
-            document = _notebook(path)
+            document = stages.read(path)
             yield title, stages.part(document, stage, level=2, title=own.get(stage, ""))
-
-
-def _notebook(path: Path) -> Any:
-    from nbformat import v4
-
-    # Not validated: this very process wrote it, and checking takes longer than showing.
-    return v4.reads(path.read_text(encoding="utf-8"))
 
 
 def _moment(started: str) -> str:

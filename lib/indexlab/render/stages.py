@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from indexlab import display
@@ -25,6 +26,14 @@ class Stage:
     id: str
     title: str
     body: Markup
+
+
+def read(path: Path) -> Any:
+    """Read an executed notebook of a run; reads only."""
+    from nbformat import v4
+
+    # Not validated: the kit wrote it, and checking takes longer than showing.
+    return v4.reads(path.read_text(encoding="utf-8"))
 
 
 def stage_page(document: Any, stage: str) -> str:
@@ -96,8 +105,6 @@ def _id(stage: str, level: int, title: str) -> str:
 
 
 def _list(entries: tuple[Entry, ...], of: str) -> str:
-    from indexlab.render.frame import macros
-
     return str(macros().parts(entries, of)) if entries else ""
 
 

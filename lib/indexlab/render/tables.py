@@ -40,17 +40,13 @@ def verdicts(story: Story) -> Markup:
     rows = []
     for item in story.statements:
         step = outcomes.get(item["qualified"])
-        size = units.size(step["bytes"]) if step and step["bytes"] else ""
-        rows.append(
-            (
-                _statement(item),
-                display.badge(item["verdict"]),
-                display.badge(step["outcome"]) if step else "",
-                size,
-                _reasons(item),
-            )
-        )
-    columns = ("statement", "verdict", "outcome", "size", "why")
+        became: tuple[object, ...] = ()
+        if outcomes:
+            size = units.size(step["bytes"]) if step and step["bytes"] else ""
+            became = (display.badge(step["outcome"]) if step else "", size)
+        rows.append((_statement(item), display.badge(item["verdict"]), *became, _reasons(item)))
+    applied = ("outcome", "size") if outcomes else ()
+    columns = ("statement", "verdict", *applied, "why")
     return display.table(columns, rows, numeric=("size",))
 
 

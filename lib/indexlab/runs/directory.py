@@ -9,11 +9,16 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from indexlab import display, units
 from indexlab.errors import IncompleteError, InputError
+from indexlab.records import Record
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FORMAT = 1
 LEAST_FREE = 64 * 1024 * 1024
@@ -24,7 +29,7 @@ Json = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class Run(Record):
     """One directory under `reports/`; its files are private to the user and written whole."""
 
     path: Path
@@ -61,6 +66,33 @@ class Run:
                 f"a run wants {LEAST_FREE // 1024} kB: give another --out"
             )
         return run
+
+    def frame(self) -> pd.DataFrame:
+        """Return the files as a pandas DataFrame, one row each, by name; reads only.
+
+        Columns: `file`, below the run's directory; `bytes`; `written`, when, UTC.
+        """
+        import pandas as pd
+
+        return pd.DataFrame(self._files(), columns=["file", "bytes", "written"])
+
+    def _files(self) -> list[tuple[str, int, datetime]]:
+        found = sorted(path for path in self.path.rglob("*") if path.is_file())
+        facts = [(path.relative_to(self.path).as_posix(), path.stat()) for path in found]
+        return [
+            (name, stat.st_size, datetime.fromtimestamp(stat.st_mtime, UTC)) for name, stat in facts
+        ]
+
+    def __repr__(self) -> str:
+        return f"<Run {display.clean(self.path.as_posix())}>"
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (name, units.size(size), f"{written:%Y-%m-%d %H:%M:%S}")
+            for name, size, written in self._files()
+        ]
+        columns = ("file", "size", "written (UTC)")
+        return display.table(columns, rows, caption=f"run {self.path.name}", numeric=("size",))
 
     def remove_if_empty(self) -> None:
         """Leave no directory behind of a run that never came to write anything."""

@@ -26,7 +26,6 @@ from indexlab.sql import RelationName
 from indexlab.target import Target
 from indexlab.workload import Values
 
-GENERIC_SINCE = 160000
 INSTALLED = """
 SELECT n.nspname,
        e.extversion,
@@ -58,8 +57,6 @@ SELECT n.nspname,
  WHERE c.oid = pg_catalog.to_regclass(%s)
 """
 SEARCH_PATH = "SELECT pg_catalog.set_config('search_path', %s, true)"
-GENERIC = "SELECT pg_catalog.set_config('plan_cache_mode', 'force_generic_plan', true)"
-PREPARED = "indexlab_whatif"
 
 
 @dataclass(slots=True)
@@ -163,30 +160,14 @@ class HypoPG:
         """
         generic = values is None
         try:
-            if not generic or self._conn.info.server_version >= GENERIC_SINCE:
-                found = explain.run(
-                    self._conn, statement, values or (), analyze=False, generic=generic
-                )
+            if generic:
+                found = explain.run_generic(self._conn, statement, _placeholders(statement))
             else:
-                found = self._generic(statement)
+                found = explain.run(self._conn, statement, values or (), analyze=False)
         except psycopg.Error as error:
             raise self._refused("not simulated", error) from error
         names = {made.name: name.name for name, made in self._added.items()}
         return replace(found, root=_renamed(found.root, names))
-
-    def _generic(self, statement: str) -> Explain:
-        """Ask for the generic plan by the plan cache, as before 16 nothing else tells it."""
-        with self._conn.transaction(force_rollback=True):
-            self._conn.execute(GENERIC)
-            self._conn.execute(f"PREPARE {PREPARED} AS {statement}".encode())
-            try:
-                count = _placeholders(statement)
-                return explain.run(
-                    self._conn, statement, [None] * count, analyze=False, prepared=PREPARED
-                )
-            finally:
-                if self._conn.info.transaction_status == psycopg.pq.TransactionStatus.INTRANS:
-                    self._conn.execute(f"DEALLOCATE {PREPARED}".encode())
 
     def _ask(self, template: str, *values: object) -> psycopg.Cursor[Any]:
         text: Any = template

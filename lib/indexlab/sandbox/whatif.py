@@ -8,12 +8,13 @@ from typing import Protocol
 
 from indexlab.explain import Explain
 from indexlab.plan import CreateIndex
+from indexlab.records import Record
 from indexlab.sql import RelationName
 from indexlab.workload import Values
 
 
 @dataclass(frozen=True, slots=True)
-class Hypothetical:
+class Hypothetical(Record):
     """An index that the planner now takes for real."""
 
     index: RelationName
@@ -29,7 +30,7 @@ class Hypothetical:
 
 
 @dataclass(frozen=True, slots=True)
-class Lacking:
+class Lacking(Record):
     """Something of the target that is not in the sandbox; what needs it is not simulated."""
 
     object: str

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from indexlab import units
 from indexlab.catalog import Catalog, Index, Relation
+from indexlab.records import Record
 from indexlab.sizes import btree, methods
 from indexlab.sizes.btree import LARGEST_TUPLE, LEAF_FILL, PAGE, Shape
 from indexlab.sizes.frequencies import (
@@ -39,7 +40,7 @@ DEDUPLICATES = 130000
 
 
 @dataclass(frozen=True, slots=True)
-class SizeEstimate:
+class SizeEstimate(Record):
     """How large an index is likely to become."""
 
     bytes: int

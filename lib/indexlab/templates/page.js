@@ -54,13 +54,15 @@
   const sortable = (table) => {
     const body = table.tBodies[0];
     const rows = [...body.rows];
-    all("thead th", table).forEach((head, column) => {
-      if (rows.length < 2 || !head.textContent.trim()) return;
+    const heads = all("thead th", table);
+    // A table with a heading of no words lists properties, whose order is its own.
+    if (rows.length < 2 || !heads.every((head) => head.textContent.trim())) return;
+    heads.forEach((head, column) => {
       const button = make("button", { type: "button", className: "sort" }, ...head.childNodes);
       head.append(button);
       button.addEventListener("click", () => {
         const up = head.getAttribute("aria-sort") !== "ascending";
-        all("thead th", table).forEach((other) => other.removeAttribute("aria-sort"));
+        heads.forEach((other) => other.removeAttribute("aria-sort"));
         head.setAttribute("aria-sort", up ? "ascending" : "descending");
         const keyed = rows.map((row, place) => {
           const text = row.cells[column].textContent.trim();
