@@ -3,6 +3,7 @@
 from indexlab.matrix.reading import of_document, read
 from indexlab.matrix.tables import csv, parquet, wide_csv
 from indexlab.matrix.targets import (
+    COLUMNS,
     WORDS,
     Cell,
     Forecast,
@@ -17,6 +18,7 @@ from indexlab.matrix.targets import (
 )
 
 __all__ = [
+    "COLUMNS",
     "WORDS",
     "Cell",
     "Forecast",

@@ -264,7 +264,8 @@ def _link(row: Row) -> Markup:
     name = escape(row.name)
     if not place:
         return Markup(f"<span>{name}</span>")
-    href = quote(place if row.page else f"{place.rstrip('/')}/", safe="/")
+    whole = place if row.page else f"{place.rstrip('/')}/"
+    href = quote(whole, safe="/", errors="backslashreplace")
     href = f".{href}" if href.startswith("/") else href
     return Markup(f'<a href="{escape(href)}">{name}</a>')
 
