@@ -32,9 +32,10 @@ LAW = (
     ("sandbox",),
     ("impact",),
     ("audit", "apply", "benchmark", "matrix"),
-    ("charts", "export", "planning", "starter"),
+    ("charts", "export", "planning", "redaction", "starter"),
     ("runs",),
     ("lab", "render", "formats"),
+    ("closing",),
     ("indexlab", "pipeline", "desk"),  # the package itself hands out the lab
     ("batch",),
     ("cli",),

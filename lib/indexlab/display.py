@@ -172,9 +172,10 @@ def _spans(text: str, language: str) -> Iterator[str]:
 
 
 def _colour(kind: Any, word: str) -> str:
-    if "Name" in kind or word == ".":  # a name in quotes, and the dot in a qualified one
+    parts = tuple(kind)  # whose own `in` asks something else
+    if "Name" in parts or word == ".":  # a name in quotes, and the dot in a qualified one
         return ""
-    return next((COLOURS[part] for part in kind if part in COLOURS), "")
+    return next((COLOURS[part] for part in parts if part in COLOURS), "")
 
 
 @cache

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 from indexlab import units
 from indexlab.benchmark.changes import Comparison, Headline
+from indexlab.records import Record
 
 
 @dataclass(frozen=True, slots=True)
-class Gain:
+class Gain(Record):
     """How many times faster several queries became together, by weight."""
 
     times: float
@@ -24,6 +25,9 @@ class Gain:
     def decided(self) -> bool:
         """Whether the interval leaves no doubt about the direction."""
         return self.low > 1 or self.high < 1
+
+    def __repr__(self) -> str:
+        return f"<Gain: {self.words()}>"
 
     def words(self) -> str:
         """Say the interval: `4.31x to 4.58x faster (95% interval)`."""

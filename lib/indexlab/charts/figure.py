@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from indexlab import display, units
 from indexlab.errors import InputError
@@ -101,7 +101,7 @@ class Chart(Record):
         """Draw the chart as vectors for a page, whose style sheet may set its colours."""
         from indexlab.charts import inline
 
-        drawn = self._draw("svg", {"Date": None, "Creator": None}, {"svg.fonttype": "none"})
+        drawn = self._draw("svg", {"Date": None, "Creator": None}, letters="none")
         return inline.themed(drawn.decode(), self.alt)
 
     def save(self, path: Path) -> tuple[Path, Path]:
@@ -125,12 +125,13 @@ class Chart(Record):
         return png, svg
 
     def _draw(
-        self, form: str, metadata: dict[str, None], settings: dict[str, str] | None = None
+        self, form: str, metadata: dict[str, None], letters: Literal["path", "none"] = "path"
     ) -> bytes:
+        """Draw the chart; letters are drawn, too, or left as text (`none`)."""
         from matplotlib import rc_context
 
         stream = io.BytesIO()
-        with style(), rc_context(settings):
+        with style(), rc_context({"svg.fonttype": letters}):
             self.figure.savefig(stream, format=form, dpi=DPI, metadata=metadata)
         return stream.getvalue()
 

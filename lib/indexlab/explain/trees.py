@@ -138,7 +138,8 @@ def tree(explain: Explain) -> Markup:
 def folded(explain: Explain) -> Markup:
     """Return a plan as one line that unfolds into its tree."""
     spent = "" if explain.execution_ms is None else f", {units.ms(explain.execution_ms)}"
-    used = f" ({', '.join(explain.indexes)})" if explain.indexes else ""
+    others = [name for name in explain.indexes if name != explain.root.index]
+    used = f" ({', '.join(others)})" if others else ""
     return Markup(
         f'<details class="il-fold"><summary>'
         f"{display.escape(explain.root.title() + used + spent)}</summary>{tree(explain)}</details>"

@@ -3,13 +3,17 @@
 from indexlab.render.matrix import batch_files, matrix_page
 from indexlab.render.notebooks import StageFailed, check_parameters, execute, notebook
 from indexlab.render.pages import overview
+from indexlab.render.shelf import index, is_own, require_own
 
 __all__ = [
     "StageFailed",
     "batch_files",
     "check_parameters",
     "execute",
+    "index",
+    "is_own",
     "matrix_page",
     "notebook",
     "overview",
+    "require_own",
 ]

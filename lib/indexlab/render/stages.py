@@ -85,15 +85,13 @@ def merged(document: Any) -> Any:
     whole = deepcopy(document)
     cells: list[Any] = []
     for cell in whole.cells:
-        last = cells[-1] if cells else None
-        joins = last is not None and last.cell_type == "code" and cell.cell_type == "code"
-        if joins and not last.outputs and cell.outputs:
-            cell.source = f"{last.source}\n\n{cell.source}"
-            cells[-1] = cell
-        elif joins and not last.outputs:
-            last.source = f"{last.source}\n\n{cell.source}"
-        else:
+        last = cells[-1] if cells else cell
+        is_code = last.cell_type == cell.cell_type == "code"
+        if last is cell or not is_code or last.outputs:
             cells.append(cell)
+            continue
+        cell.source = f"{last.source}\n\n{cell.source}"
+        cells[-1] = cell
     whole.cells = cells
     return whole
 
