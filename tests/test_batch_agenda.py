@@ -14,7 +14,21 @@ NOON = datetime(2026, 6, 1, 12, 0, tzinfo=UTC)
 
 
 def item(name: str, group: str = "", window: str = "") -> Item:
-    todo = Task(name, "env", "audit", False, False, "", "", NOTHING, NOTHING, {}, "", None, "")
+    todo = Task(
+        name=name,
+        target="env",
+        stage="audit",
+        execute=False,
+        report=False,
+        out="",
+        run="",
+        plan=NOTHING,
+        workload=NOTHING,
+        options={},
+        settings="",
+        timeout=None,
+        mark="",
+    )
     return Item(todo, group, window)
 
 

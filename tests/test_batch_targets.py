@@ -145,9 +145,7 @@ def test_a_mistake_is_told_with_its_line(read: Read, text: str, line: int, words
 )
 def test_a_password_is_refused_and_never_shown(read: Read, address: str) -> None:
     with pytest.raises(InputError) as caught:
-        read(
-            f"defaults: {{plan: plan.sql}}\ntargets:\n  - name: a\n    target: {address!r}\n"
-        )
+        read(f"defaults: {{plan: plan.sql}}\ntargets:\n  - name: a\n    target: {address!r}\n")
     assert "targets.yaml:4: " in str(caught.value)
     assert "password" in str(caught.value)
     assert SECRET not in str(caught.value)
@@ -220,7 +218,7 @@ def test_a_task_comes_over_the_wire_as_it_was(read: Read) -> None:
 def test_the_databases_of_a_server_become_a_file(
     embedded_server: embedded.Server, tmp_path: Path
 ) -> None:
-    names = ["Über \"quoted\" db", "null", "a: b", "x" * 63]
+    names = ['Über "quoted" db', "null", "a: b", "x" * 63]
     with psycopg.connect(embedded_server.conninfo(), autocommit=True) as conn:
         for name in names:
             conn.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
@@ -243,7 +241,9 @@ def test_the_databases_of_a_server_become_a_file(
 
 
 def test_a_listing_of_a_service_keeps_the_service() -> None:
-    server = target.Server(180000, "18.0", "shop", "me", "db1", 5432, False, False)
+    server = target.Server(
+        180000, "18.0", "shop", "me", "db1", 5432, superuser=False, standby=False
+    )
     text = listing.written(target.resolve("service=shop"), server, ("shop", "other one"))
     entries = yaml.safe_load(text)["targets"]
     assert entries[1] == {

@@ -7,6 +7,7 @@ import os
 import queue
 import secrets
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -142,7 +143,11 @@ class Crew:
     def stop(self) -> None:
         """Have the workers begin nothing more, and interrupt what they do; returns at once."""
         if not self.lost:
-            self._client.run(workers.stop, self._batch, wait=False)
+            threading.Thread(target=self._tell_to_stop, daemon=True).start()
+
+    def _tell_to_stop(self) -> None:
+        with suppress(Exception):  # a worker that is gone has stopped
+            self._client.run(workers.stop, self._batch, on_error="ignore")
 
     def give_up(self) -> tuple[Task, ...]:
         """Wait no longer for what is being done, and return what it is."""
