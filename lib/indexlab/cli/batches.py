@@ -91,6 +91,7 @@ ASK = "ask"
 def batch(file: str, **given: Any) -> int:
     """Do a stage on every target of TARGETS.YAML; batch.json says what came of each."""
     from indexlab import runs
+    from indexlab.batch import book as books
     from indexlab.batch import cluster, engine, targets
     from indexlab.batch.tasks import Work
 
@@ -128,10 +129,11 @@ def batch(file: str, **given: Any) -> int:
                 pause=pause,
                 hear=_telling(terminal),
             )
+    page = books.show(book)
     if given["form"] == "json":
         say([as_json({"format": 1, **book.document()})])
     else:
-        say(_lines(book))
+        say([*_lines(book), "", f"report: {page}"])
     return book.exit_code()
 
 
