@@ -1,6 +1,6 @@
 # make demo and make test do all their set-up: a virtual environment in .venv, nothing outside.
 .POSIX:
-.PHONY: demo test bench coverage lint format lab clean
+.PHONY: demo sample test bench coverage lint format lab clean
 
 PYTHON = $$(for p in python3.13 python3.12 python3.11 python3.14 python3 python; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$p" && break; done)
@@ -9,6 +9,12 @@ PIP = $(RUN) pip --disable-pip-version-check --quiet install --constraint constr
 
 demo: .venv/demo.installed  ## the bookings story, from the plan to the report
 	@$(RUN) indexlab demo
+
+sample: .venv/demo.installed  ## reports/sample anew, from a demo on a machine that does nothing else
+	@rm -rf reports/.demo
+	@$(RUN) indexlab demo --out reports/.demo
+	@.venv/bin/python .ci/sample.py reports/.demo reports/sample
+	@rm -rf reports/.demo
 
 test: .venv/test.installed  ## every test, notebooks included; real servers only
 	@INDEXLAB_DEMO_ROWS=$${INDEXLAB_DEMO_ROWS:-20000} \

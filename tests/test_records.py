@@ -96,6 +96,7 @@ def results(place: Path) -> Iterator[object]:
         measured = [demo.benchmark(mode="one side", budget=0.5, precision=0.3) for _ in range(2)]
         comparison = benchmark.compare(*measured, indexes=["idx_bookings_status"])
         yield from (*measured, comparison, benchmark.price(comparison, *measured))
+        yield benchmark.gain(comparison, comparison.reads)
         yield benchmark.scaling([1000, 2000], [(measured[0], measured[1])] * 2)
         with connect(demo.target) as conn:
             yield workloads.sample(conn, demo.workload)

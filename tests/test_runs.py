@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -66,13 +67,30 @@ def test_a_document_of_another_kind_is_refused(tmp_path: Path, text: str, messag
         run.read_json("benchmark")
 
 
-def test_default_names_do_not_collide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_new_directories_do_not_collide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     now = datetime(2026, 6, 30, 10, 15, tzinfo=UTC)
-    first = runs.default_path("audit", now)
-    assert first == Path("reports/audit-20260630-101500")
-    first.mkdir(parents=True)
-    assert runs.default_path("audit", now) == Path("reports/audit-20260630-101500-2")
+    with ThreadPoolExecutor(8) as pool:
+        made = set(pool.map(lambda _number: runs.new_directory("audit", now), range(8)))
+    stem = "reports/audit-20260630-101500"
+    assert made == {Path(stem), *(Path(f"{stem}-{number}") for number in range(2, 9))}
+    assert {path.stat().st_mode & 0o777 for path in made} == {0o700}
+
+
+def test_a_place_for_new_directories_that_is_none_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("reports").write_text("")
+    with pytest.raises(InputError, match="'reports' is not a directory"):
+        runs.new_directory("audit", datetime(2026, 6, 30, 10, 15, tzinfo=UTC))
+
+
+def test_files_within_directories_are_private_as_well(tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "run", "audit")
+    path = run.write_bytes("charts/a.png", b"\x89PNG")
+    assert (path.parent.stat().st_mode & 0o777, path.stat().st_mode & 0o777) == (0o700, 0o600)
+    assert path.read_bytes() == b"\x89PNG"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")

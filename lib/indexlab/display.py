@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import html
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
+from itertools import groupby
+from typing import Any
 
 MARKS = {
     "build": ("✔", "good"),
@@ -34,14 +37,40 @@ MARKS = {
 STYLE = """<style>
 .il-table{border-collapse:collapse;font-variant-numeric:tabular-nums;margin:.4em 0}
 .il-table caption{caption-side:top;text-align:left;font-weight:600;padding:.2em 0}
-.il-table th,.il-table td{padding:.25em .7em;text-align:left;vertical-align:top;
-border-bottom:1px solid #8884;white-space:normal}
+.il-table th,.il-table td{padding:.3em .7em;text-align:left;vertical-align:top;
+border-bottom:1px solid var(--il-rule,#8884);white-space:normal}
 .il-table td.il-num,.il-table th.il-num{text-align:right;white-space:nowrap}
-.il-table code,.il-code{white-space:pre-wrap;font-size:.92em}
-.il-badge{white-space:nowrap;border-radius:.6em;padding:.05em .55em;font-weight:600;border:1px solid}
-.il-good{color:#0b5394;background:#dbe9f6}.il-calm{color:#444;background:#eee}
-.il-warn{color:#7a4b00;background:#fdf0d5}.il-bad{color:#9c1c1c;background:#fbe3e3}
+.il-table code,.il-code{white-space:pre-wrap;overflow-wrap:break-word;font-size:.92em}
+.il-sub{display:block;font-size:.86em;opacity:.8}
+.il-badge{display:inline-block;white-space:nowrap;border-radius:1em;padding:0 .6em;font-weight:600;
+line-height:1.6;border:1px solid}
+.il-good{color:var(--il-good,#0b5394);background:var(--il-good-soft,#dbe9f6)}
+.il-calm{color:var(--il-calm,#444);background:var(--il-calm-soft,#eee)}
+.il-warn{color:var(--il-warn,#7a4b00);background:var(--il-warn-soft,#fdf0d5)}
+.il-bad{color:var(--il-bad,#9c1c1c);background:var(--il-bad-soft,#fbe3e3)}
+.il-k{color:var(--il-keyword,var(--jp-mirror-editor-keyword-color,#0b5394));font-weight:600}
+.il-s{color:var(--il-string,var(--jp-mirror-editor-string-color,#93411b))}
+.il-n{color:var(--il-number,var(--jp-mirror-editor-number-color,#14663b))}
+.il-c{color:var(--il-comment,var(--jp-mirror-editor-comment-color,#5b6570));font-style:italic}
+.il-plan ul{list-style:none;margin:0;padding:0}
+.il-plan ul ul{margin-left:.45em;padding-left:1.1em;border-left:1px solid var(--il-rule,#8884)}
+.il-plan li{margin:.15em 0;padding:0}
+.il-plan summary,.il-fold summary{cursor:pointer}
+.il-plan .il-leaf{padding-left:1em}
+.il-plan .il-facts,.il-plan .il-cond,.il-plan p{font-size:.88em;color:var(--il-quiet,inherit)}
+.il-plan .il-cond{padding-left:1.15em;overflow-wrap:anywhere}
+.il-plan .il-share{display:inline-block;width:3.4em;margin-right:.3em;font-size:.78em;line-height:1.35;
+text-align:right;padding-right:.25em;border-radius:2px;color:var(--il-ink,inherit);
+background:linear-gradient(90deg,var(--il-share,#e69f0066) var(--share),var(--il-share-rest,#8882) 0)}
+.il-costly{display:inline-block;font-size:.82em;font-weight:600;border:1px solid;border-radius:1em;
+padding:0 .55em;color:var(--il-warn,#7a4b00);background:var(--il-warn-soft,#fdf0d5)}
 </style>"""
+"""What tables, badges, SQL and plans look like, in a notebook and on a page, which sets the colours."""
+
+MAX_COLOURED = 20_000
+"""Characters of code from which on its words are not coloured."""
+COLOURS = {"Keyword": "k", "String": "s", "Number": "n", "Comment": "c"}
+"""Classes by the kind of a word, as Pygments names it."""
 
 
 class Markup(str):
@@ -86,13 +115,62 @@ def badge(word: str) -> Markup:
 
 
 def code(text: str) -> Markup:
-    """Return SQL as a block."""
-    return Markup(f'<pre class="il-code"><code>{escape(text)}</code></pre>')
+    """Return SQL as a block, its words coloured."""
+    return Markup(f'<pre class="il-code"><code>{coloured(text)}</code></pre>')
+
+
+def sql(text: str) -> Markup:
+    """Return SQL within a line, its words coloured."""
+    return Markup(f'<code class="il-sql">{coloured(text)}</code>')
 
 
 def inline_code(text: str) -> Markup:
-    """Return SQL within a line."""
+    """Return a name, or anything else that is code, within a line."""
     return Markup(f"<code>{escape(text)}</code>")
+
+
+def coloured(text: str) -> Markup:
+    """Return SQL with its keywords, texts, numbers and comments told apart; escaped.
+
+    >>> coloured("SELECT '<b>'")
+    '<span class="il-k">SELECT</span> <span class="il-s">&#x27;&lt;b&gt;&#x27;</span>'
+    """
+    return _coloured(text, "postgres")
+
+
+def coloured_python(text: str) -> Markup:
+    """Return Python with its keywords, texts, numbers and comments told apart; escaped."""
+    return _coloured(text, "python")
+
+
+def _coloured(text: str, language: str) -> Markup:
+    shown = clean(text)
+    if len(shown) > MAX_COLOURED:
+        return escape(shown)
+    return Markup("".join(_spans(shown, language)))
+
+
+def _spans(text: str, language: str) -> Iterator[str]:
+    """Give runs of words of one colour; text between them as it is."""
+    tokens = _lexer(language).get_tokens(text)
+    for colour, words in groupby(tokens, key=lambda token: _colour(*token)):
+        shown = html.escape("".join(word for _, word in words))
+        yield f'<span class="il-{colour}">{shown}</span>' if colour else shown
+
+
+def _colour(kind: Any, word: str) -> str:
+    parts = tuple(kind)  # whose own `in` asks something else
+    if "Name" in parts or word == ".":  # a name in quotes, and the dot in a qualified one
+        return ""
+    return next((COLOURS[part] for part in parts if part in COLOURS), "")
+
+
+@cache
+def _lexer(language: str) -> Any:
+    """Return a lexer that takes a text as it is."""
+    from pygments.lexers import get_lexer_by_name
+
+    return get_lexer_by_name(language, stripnl=False, ensurenl=False)
 
 
 def table(

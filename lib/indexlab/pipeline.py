@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from indexlab import benchmark as benchmarking
-from indexlab import charts, render, units
+from indexlab import charts, closing, render, runs, units
 from indexlab import lab as labs
 from indexlab.apply import Applied, Settings
 from indexlab.benchmark import load as loading
@@ -20,6 +20,7 @@ from indexlab.errors import IndexlabError, InputError
 from indexlab.lab import Inputs, Lab
 from indexlab.plan import IndexPlan
 from indexlab.progress import About, Tell
+from indexlab.redaction import Veil
 from indexlab.runs import Json, Run, documents
 
 UNRESOLVED = ("ask", "refuse")
@@ -55,6 +56,8 @@ class Options:
     export_to: str = ""
     what_if: str = "sandbox"
     keep_sandbox: bool = False
+    redact: bool = False
+    """Hide the texts of queries and the values of rows from all that is kept and printed."""
     settings: str = ""
     """How apply behaves, as `Settings.parse` reads it."""
 
@@ -70,11 +73,12 @@ class Pipeline:
     def __post_init__(self) -> None:
         """Read every input, so that a wrong one is told before anything is started."""
         options = self.options
-        self._inputs = labs.read_inputs(
-            options.target, options.plan, options.workload, options.resolve
-        )
+        with Veil(worn=options.redact).errors():
+            self._inputs = labs.read_inputs(
+                options.target, options.plan, options.workload, options.resolve
+            )
         labs.check_export(options.export, options.export_to)
-        Settings.parse(options.settings)
+        labs.check_redaction(Settings.parse(options.settings), redact=options.redact)
         if options.baseline:
             documents.measurement(Run(Path(options.baseline)))
 
@@ -249,6 +253,7 @@ class Pipeline:
             out.as_posix(),
             disposable=options.disposable,
             resolve=options.resolve,
+            redact=options.redact,
             tell=self.tell,
         ) as lab:
             lab.load(options.clients, rate=options.rate, seconds=options.seconds, seed=options.seed)
@@ -275,6 +280,7 @@ class Pipeline:
                 self._inputs.target,
                 self.options.target,
                 settings=self.options.settings,
+                redact=self.options.redact,
                 tell=self.tell,
             )
 
@@ -326,7 +332,7 @@ class Pipeline:
         if options.report:
             render.execute(
                 stage,
-                {"target": self._spec(), **inputs, **parameters},
+                {"target": self._spec(), **inputs, **parameters, "redact": options.redact},
                 run,
                 environment={} if target is None else target.environment(),
                 secrets=() if target is None else target.secrets(),
@@ -340,6 +346,7 @@ class Pipeline:
             disposable=options.disposable,
             what_if=options.what_if,
             keep_sandbox=options.keep_sandbox,
+            redact=options.redact,
             tell=self.tell,
         ) as lab:
             verb(lab)
@@ -351,7 +358,13 @@ def is_open(statement: Json) -> bool:
 
 
 def rollback(
-    name: str, *, target: str | None, execute: bool, settings: str = "", tell: Tell
+    name: str,
+    *,
+    target: str | None,
+    execute: bool,
+    settings: str = "",
+    redact: bool = False,
+    tell: Tell,
 ) -> Applied:
     """Take back what a run did to its target; a dry run unless `execute`.
 
@@ -360,19 +373,22 @@ def rollback(
         target: as for --target; None takes the run's own.
         execute: whether to change the target.
         settings: how it behaves, as `Settings.parse` reads it.
+        redact: hide the values of rows from what it says and keeps.
         tell: is told what goes on.
 
     Raises:
         InputError: there is no such run, or it applied nothing.
         TargetError: the target cannot be reached or does not allow it.
     """
-    path = Path(name) if Path(name).exists() else Path("reports") / name
-    run = Run(path)
-    if not run.has("apply") and not (path / labs.JOURNAL).exists():
+    run = Run(runs.named(name))
+    if not run.has("apply") and not (run.path / labs.JOURNAL).exists():
         raise InputError(
             f"{name!r} is not a run that applied anything: it has no apply.json and no journal"
         )
-    return labs.roll_back(run, target=target, execute=execute, settings=settings, tell=tell)
+    with closing.closed(run.path, tell) if execute else nullcontext():
+        return labs.roll_back(
+            run, target=target, execute=execute, settings=settings, redact=redact, tell=tell
+        )
 
 
 class _Summary:
@@ -426,6 +442,7 @@ class _Summary:
                 "stages": self.stages,
                 "notices": self.notices,
                 "headline": self.headline,
+                "redacted": options.redact,
             },
         )
         if options.report:

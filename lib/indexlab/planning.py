@@ -94,6 +94,11 @@ class Planner:
         self._asked: tuple[Query, ...] = ()
         """What was asked beside the workload."""
 
+    @property
+    def drawn(self) -> tuple[SampledQuery, ...]:
+        """The queries with the values that were drawn so far."""
+        return self._sampled or ()
+
     def close(self) -> None:
         """Let go of the planner: a sandbox is deleted, unless it is to be kept."""
         self._whatif, self._tried, self._planned = None, {}, ()

@@ -83,8 +83,15 @@ class Lines:
 class Progress:
     """Where a lab tells what it does: the launching command, a notebook's page, or nowhere."""
 
-    def __init__(self, tell: Tell | None = None):
-        self._tell = tell or _found()
+    def __init__(self, tell: Tell | None = None, *, veil: Callable[[Tell], Tell] | None = None):
+        """Find the listener.
+
+        Args:
+            tell: the listener, if it is known.
+            veil: puts something before the listener, which so hears less.
+        """
+        found = tell or _found()
+        self._tell = found if veil is None else veil(found)
 
     def tell(self, text: str, fraction: float | None = None) -> None:
         """Say what is being done now."""

@@ -58,7 +58,13 @@ CONSTANTS = re.compile(
 
 
 def redacted(text: str) -> str:
-    """Take the constants and comments out of a statement; pure.
+    """Take the constants and comments out of a statement, and cut it to size; pure."""
+    shown = without_constants(text)
+    return shown if len(shown) <= TEXT_LENGTH else f"{shown[: TEXT_LENGTH - 3]}..."
+
+
+def without_constants(text: str) -> str:
+    """Take the constants and comments out of SQL; pure.
 
     Where a backslash may keep a quote from ending its string, all from the first quote on goes.
     """
@@ -70,8 +76,7 @@ def redacted(text: str) -> str:
             return match["identifier"]
         return " " if match["comment"] is not None else "?"
 
-    shown = " ".join(CONSTANTS.sub(hidden, text).split())
-    return shown if len(shown) <= TEXT_LENGTH else f"{shown[: TEXT_LENGTH - 3]}..."
+    return " ".join(CONSTANTS.sub(hidden, text).split())
 
 
 # The age is that of the transaction, which is what a build waits for.

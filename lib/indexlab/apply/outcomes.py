@@ -121,7 +121,7 @@ class Applied(Record):
                 item.attempts or "",
                 "\n".join(item.waited_for),
                 " ".join(filter(None, (item.error, item.note))),
-                display.inline_code(item.statement),
+                display.sql(item.statement),
             )
             for item in self.outcomes
         ]

@@ -342,7 +342,7 @@ def _findings_table(caption: str, findings: tuple[Finding, ...]) -> str:
 
 
 def _inline(text: str) -> display.Markup:
-    return display.inline_code(text)
+    return display.sql(text)
 
 
 def _gravest_first(findings: tuple[Finding, ...]) -> list[Finding]:

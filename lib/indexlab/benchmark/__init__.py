@@ -3,6 +3,7 @@
 from indexlab.benchmark.changes import Change, Comparison, Headline
 from indexlab.benchmark.comparison import compare
 from indexlab.benchmark.controls import Drift
+from indexlab.benchmark.gains import Gain, gain
 from indexlab.benchmark.load import Load
 from indexlab.benchmark.price import Price, WritePrice, price
 from indexlab.benchmark.scale import Growth, Scaling, scaling
@@ -22,6 +23,7 @@ __all__ = [
     "Conditions",
     "Drift",
     "Failure",
+    "Gain",
     "Growth",
     "Headline",
     "Load",
@@ -33,6 +35,7 @@ __all__ = [
     "Table",
     "WritePrice",
     "compare",
+    "gain",
     "interleave",
     "measure",
     "price",

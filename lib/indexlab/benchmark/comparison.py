@@ -135,7 +135,7 @@ def _pairs(before: Measurement, after: Measurement) -> Iterator[tuple[Series, Se
     for name, series in new.items():
         if name not in old:
             continue
-        if (series.sql, series.kind) != (old[name].sql, old[name].kind):
+        if not series.has_text_of(old[name]) or series.kind != old[name].kind:
             raise InputError(f"{other}: its query {name!r} has another text")
         yield old[name], series
 
@@ -188,7 +188,7 @@ def _change(
             intervals.ratio(old, new, paired=paired, confidence=confidence, random=random), drift
         )
     )
-    answers = compared(before.answers, after.answers, is_volatile=before.volatile or after.volatile)
+    answers = compared(*_answers(before, after), is_volatile=before.volatile or after.volatile)
     verdict, why = _verdict(found.low, found.high, minimum_effect), ""
     if verdict in MOVED and (why := _objection(before, after, answers, bound)):
         verdict = "not significant"
@@ -216,6 +216,16 @@ def _change(
         reason=reasons.slower(before, after) if verdict == "slower" else "",
     )
     return change, found
+
+
+def _answers(before: Series, after: Series) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return what both sides answered; of one that is hidden, only the numbers of rows compare."""
+    if before.is_hidden == after.is_hidden:
+        return before.answers, after.answers
+    old, new = (
+        tuple(f"{answer.partition(':')[0]}:" for answer in side.answers) for side in (before, after)
+    )
+    return old, new
 
 
 def _bound(before: Series, after: Series) -> Literal["", "before", "after", "both"]:

@@ -15,6 +15,9 @@ from indexlab.target import Server
 if TYPE_CHECKING:
     import pandas as pd
 
+HIDDEN = "[hidden"
+"""How a text begins that a redaction took out; equal texts give equal marks on one machine."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sample(Record):
@@ -81,6 +84,15 @@ class Series(Record):
     def __post_init__(self) -> None:
         if not self.samples:
             raise ValueError(f"query {self.query!r} has no samples")
+
+    @property
+    def is_hidden(self) -> bool:
+        """Whether a redaction took its text out."""
+        return self.sql.startswith(HIDDEN)
+
+    def has_text_of(self, other: Series) -> bool:
+        """Return whether both have one text, as far as a hidden one lets that be known."""
+        return self.sql == other.sql or self.is_hidden != other.is_hidden
 
     @property
     def p50_ms(self) -> float:
@@ -300,7 +312,7 @@ class Measurement(Record):
         return f"{table}<p>{note}</p>"
 
 
-def _percentiles(series: Series) -> Iterator[str]:
+def _percentiles(series: Series) -> Iterator[str | display.Markup]:
     """Write p50, p95 and p99, each with its interval at 95%."""
     from indexlab.benchmark.intervals import percentile
 
@@ -311,4 +323,6 @@ def _percentiles(series: Series) -> Iterator[str]:
     for percent in (50.0, 95.0, 99.0):
         low, high = percentile(times, percent)
         end = "?" if high is None else units.ms(high)
-        yield f"{units.ms(series.percentile(percent))} ({units.ms(low)} to {end})"
+        value = display.escape(units.ms(series.percentile(percent)))
+        interval = display.escape(f"{units.ms(low)} to {end}")
+        yield display.Markup(f'{value} <small class="il-sub">{interval}</small>')

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from indexlab import display, units
 from indexlab.errors import InputError
@@ -45,6 +45,8 @@ SHADES = 14
 NAME = 42
 MAX_ROWS = 40
 MAX_PANELS = 24
+MAX_INLINE = 200_000
+"""Characters: a chart with more points is smaller as a picture."""
 PANEL_NAME = 34
 SETTINGS: dict[str, Any] = {
     "font.family": ["DejaVu Sans"],
@@ -95,6 +97,13 @@ class Chart(Record):
         """Draw the chart as vectors; the same numbers give the same bytes."""
         return self._draw("svg", {"Date": None, "Creator": None})
 
+    def inline(self) -> str:
+        """Draw the chart as vectors for a page, whose style sheet may set its colours."""
+        from indexlab.charts import inline
+
+        drawn = self._draw("svg", {"Date": None, "Creator": None}, letters="none")
+        return inline.themed(drawn.decode(), self.alt)
+
     def save(self, path: Path) -> tuple[Path, Path]:
         """Write the chart beside `path`, as .png and as .svg.
 
@@ -115,9 +124,14 @@ class Chart(Record):
             raise InputError(f"cannot be written: {error.strerror}", source=path) from None
         return png, svg
 
-    def _draw(self, form: str, metadata: dict[str, None]) -> bytes:
+    def _draw(
+        self, form: str, metadata: dict[str, None], letters: Literal["path", "none"] = "path"
+    ) -> bytes:
+        """Draw the chart; letters are drawn, too, or left as text (`none`)."""
+        from matplotlib import rc_context
+
         stream = io.BytesIO()
-        with style():
+        with style(), rc_context({"svg.fonttype": letters}):
             self.figure.savefig(stream, format=form, dpi=DPI, metadata=metadata)
         return stream.getvalue()
 
@@ -132,6 +146,10 @@ class Chart(Record):
 
     def __repr__(self) -> str:
         return display.clean(f"<Chart: {self.title}>")
+
+    def _repr_svg_(self) -> str | None:
+        drawn = self.inline()
+        return drawn if len(drawn) <= MAX_INLINE else None
 
     def _repr_png_(self) -> bytes:
         return self.png()

@@ -126,7 +126,7 @@ def worth(impact: Impact) -> Chart:
     A cell is the share of the query's cost that the index saves by itself; a dot says that the
     query uses it with the whole plan in place.
     """
-    from matplotlib.colors import LinearSegmentedColormap
+    from matplotlib.patches import Rectangle
 
     known = [query for query in impact.simulated if query.cost_before > 0]
     planned = [item.name for item in impact.candidates if not item.problem]
@@ -156,11 +156,16 @@ def worth(impact: Impact) -> Chart:
         figure = new_figure(title, 3.2 + ROW * max(len(rows), 1))
         axes = figure.add_subplot()
         shares = [[saved(query, name) for name in columns] for query in rows]
-        if rows and columns:
-            shades = LinearSegmentedColormap.from_list("worth", [WORSE, "#FFFFFF", AFTER])
-            axes.imshow(shares, cmap=shades, vmin=-1, vmax=1, aspect="auto")
+        axes.set_xlim(-0.5, max(len(columns), 1) - 0.5)
+        axes.set_ylim(max(len(rows), 1) - 0.5, -0.5)
         for row, query in enumerate(rows):
             for column, name in enumerate(columns):
+                share = min(max(shares[row][column], -1.0), 1.0)
+                if share:
+                    colour = AFTER if share > 0 else WORSE
+                    corner = (column - 0.5, row - 0.5)
+                    cell = Rectangle(corner, 1, 1, color=colour, alpha=abs(share), linewidth=0)
+                    axes.add_patch(cell)
                 if _matters(query, name):
                     share = shares[row][column]
                     axes.text(

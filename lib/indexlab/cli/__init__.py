@@ -9,7 +9,7 @@ from types import FrameType
 import click
 
 import indexlab
-from indexlab.cli import beginning, stages, story
+from indexlab.cli import beginning, reports, stages, story
 from indexlab.errors import IndexlabError
 
 INTERRUPTED = 130
@@ -28,7 +28,7 @@ def cli() -> None:
 
 for _command in (
     *(stages.audit, stages.explain_rule, stages.benchmark, stages.apply),
-    *(story.run, story.demo, story.compare, story.rollback),
+    *(story.run, story.demo, story.compare, story.rollback, reports.reports),
     *(beginning.init, beginning.lab),
 ):
     cli.add_command(_command)

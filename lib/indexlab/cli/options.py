@@ -39,6 +39,11 @@ output = click.option(
     default="text",
     help="What to print on stdout; progress goes to stderr.",
 )
+redact = click.option(
+    "--redact",
+    is_flag=True,
+    help="Hide the texts of queries and the values of rows from every file and from the terminal.",
+)
 sources = _together(
     target,
     click.option("--plan", default="", metavar="FILE", help="The index plan (.sql)."),
@@ -47,6 +52,7 @@ sources = _together(
     click.option(
         "--no-report", is_flag=True, help="No notebooks and no HTML: run in this process."
     ),
+    redact,
 )
 inputs = _together(sources, output)
 resolve = click.option(
@@ -260,11 +266,11 @@ def settings(given: dict[str, Any]) -> str:
 
 
 def read(given: Mapping[str, Any], label: str) -> Options:
-    """Turn options into the pipeline's; nothing is run."""
+    """Turn options into the pipeline's, and make a directory where none is named; runs nothing."""
     from indexlab import runs
     from indexlab.pipeline import Options
 
-    out = given["out"] or runs.default_path(label, datetime.now().astimezone())
+    out = given["out"] or runs.new_directory(label, datetime.now().astimezone())
     elsewhere = ("out", "form", "no_report", "budget")
     chosen = {name: value for name, value in given.items() if name not in elsewhere}
     if given.get("budget") is not None:

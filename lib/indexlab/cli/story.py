@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -36,18 +35,14 @@ if TYPE_CHECKING:
 def compare(before: str, after: str, max_slowdown: float | None, form: str) -> int:
     """Compare the measurements of two runs of one workload; connects to nothing."""
     from indexlab import benchmark as benchmarking
-    from indexlab.runs import Run, documents
+    from indexlab.runs import Run, documents, named
 
-    sides = [documents.measurement(Run(_run_path(name))) for name in (before, after)]
+    sides = [documents.measurement(Run(named(name))) for name in (before, after)]
     comparison = benchmarking.compare(sides[0], sides[1])
     document = {"format": 1, **documents.of_comparison(comparison)}
     notes = [comparison.design, str(comparison.drift), *comparison.warnings]
     say([as_json(document)] if form == "json" else [*benchmark_lines(document), "", *notes])
     return slowed(comparison, max_slowdown)
-
-
-def _run_path(name: str) -> Path:
-    return Path(name) if Path(name).exists() else Path("reports") / name
 
 
 @click.command()
@@ -70,18 +65,21 @@ def run(**given: Any) -> int:
 @click.option("--rows", type=int, default=None, help="Bookings to load; 1,000,000 by default.")
 @click.option("--out", default="", metavar="DIR", help="The run directory; new under reports/.")
 @options.output
+@options.redact
 @options.planning
 @options.measuring
 def demo(rows: int | None, **given: Any) -> int:
     """Run the whole story on the bookings demo: embedded server, ten planned indexes."""
     from indexlab.demo import database
-    from indexlab.pipeline import Pipeline
 
     target = "demo" if rows is None else f"demo:{rows}"
     given |= {"target": target, "plan": "", "workload": "", "execute": True, "no_report": False}
     chosen = options.read(given, "demo")
-    with Terminal() as terminal, database.opened(target, fresh=True, progress=terminal.tell):
-        document = Pipeline(chosen, terminal.tell).story()
+    with (
+        working(chosen) as pipeline,
+        database.opened(target, fresh=True, progress=lambda text: pipeline.tell(text, None)),
+    ):
+        document = pipeline.story()
     return _told(document, given["form"], chosen)
 
 
@@ -90,8 +88,11 @@ def demo(rows: int | None, **given: Any) -> int:
 @click.option("--target", "-t", default=None, help="The database, if it has another address now.")
 @options.waiting
 @options.execute
+@options.redact
 @options.output
-def rollback(run: str, target: str | None, execute: bool, form: str, **given: Any) -> int:
+def rollback(
+    run: str, target: str | None, execute: bool, redact: bool, form: str, **given: Any
+) -> int:
     """Drop what RUN built and restore what it dropped; a dry run without --execute."""
     from dataclasses import asdict
 
@@ -103,6 +104,7 @@ def rollback(run: str, target: str | None, execute: bool, form: str, **given: An
             target=target,
             execute=execute,
             settings=options.settings(given),
+            redact=redact,
             tell=terminal.tell,
         )
     document = {"format": 1, "steps": [asdict(outcome) for outcome in applied.outcomes]}

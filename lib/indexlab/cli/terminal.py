@@ -76,8 +76,19 @@ class Terminal:
 
 @contextmanager
 def working(chosen: Options) -> Iterator[Pipeline]:
-    """Check the options and hand out their stages, which tell this terminal what goes on."""
+    """Check the options and hand out their stages, which tell this terminal what goes on.
+
+    The run's directory is held meanwhile, and put in order at the end.
+    """
+    from indexlab import closing
     from indexlab.pipeline import Pipeline
+    from indexlab.runs import Run
 
     with Terminal() as terminal:
-        yield Pipeline(chosen, terminal.tell)
+        try:
+            pipeline = Pipeline(chosen, terminal.tell)
+        except BaseException:
+            Run(chosen.out).remove_if_empty()  # where no --out was given, it was made already
+            raise
+        with closing.closed(chosen.out, terminal.tell):
+            yield pipeline

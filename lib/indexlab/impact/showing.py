@@ -80,9 +80,9 @@ def _plans(item: QueryImpact) -> Markup:
         told = explain.difference(variant.before, variant.after)
         parts.append(f"<p>{display.escape((sets if len(item.variants) > 1 else '') + told)}</p>")
         if told != "same plan":
-            parts.append(f"<p>before</p>{display.code(variant.before.text())}<p>after</p>")
-        parts.append(display.code(variant.after.text()))
-    return Markup(f"<details>{''.join(parts)}</details>")
+            parts.append(f"<p>before</p>{explain.tree(variant.before)}<p>after</p>")
+        parts.append(explain.tree(variant.after))
+    return Markup(f'<details class="il-fold">{"".join(parts)}</details>')
 
 
 def use(impact: Impact, item: Candidate) -> str:

@@ -5,7 +5,7 @@ directory if there is one, and returns it.
 """
 
 from indexlab.lab.afterwards import drop_replaced, roll_back
-from indexlab.lab.applying import JOURNAL
+from indexlab.lab.applying import JOURNAL, check_redaction
 from indexlab.lab.beginning import begin
 from indexlab.lab.exploring import Costs, Explained
 from indexlab.lab.exporting import check_export
@@ -25,6 +25,7 @@ __all__ = [
     "Loads",
     "begin",
     "check_export",
+    "check_redaction",
     "drop_replaced",
     "open_lab",
     "read_inputs",

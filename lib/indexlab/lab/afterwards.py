@@ -12,6 +12,7 @@ from indexlab.errors import IncompleteError
 from indexlab.lab.applying import JOURNAL, ROLLBACK_JOURNAL, telling, with_drops
 from indexlab.lab.reaching import held, server
 from indexlab.progress import Progress, Tell
+from indexlab.redaction import Veil
 from indexlab.runs import Run, documents
 from indexlab.target import Target
 
@@ -22,6 +23,7 @@ def roll_back(
     target: str | None = None,
     execute: bool = False,
     settings: str = "",
+    redact: bool = False,
     tell: Tell | None = None,
 ) -> Applied:
     """Take back what a run did to its target; a dry run unless `execute`.
@@ -34,6 +36,7 @@ def roll_back(
         target: as for --target; None takes the run's own.
         execute: whether to change the target.
         settings: as `Settings.parse` reads them.
+        redact: hide the values of rows from what is told and kept.
         tell: is told what goes on.
 
     Raises:
@@ -48,15 +51,18 @@ def roll_back(
     else:
         spec = documents.target_of(run) if target is None else target
         outcomes = documents.outcomes(run)
-    progress = Progress(tell)
-    with held(spec, progress) as reached:
-        applied = applying.rollback(
-            reached,
-            outcomes,
-            chosen,
-            execute=execute,
-            journal=run.path / ROLLBACK_JOURNAL,
-            on_event=telling(progress),
+    veil = Veil(worn=redact)
+    progress = Progress(tell, veil=veil.telling)
+    with veil.errors(), held(spec, progress) as reached:
+        applied = veil.result(
+            applying.rollback(
+                reached,
+                outcomes,
+                chosen,
+                execute=execute,
+                journal=run.path / ROLLBACK_JOURNAL,
+                on_event=telling(progress),
+            )
         )
         if execute:
             run.write_json("rollback", documents.of_apply(applied, reached, server(reached)))
@@ -65,7 +71,13 @@ def roll_back(
 
 
 def drop_replaced(
-    run: Run, target: Target | None, spec: str, *, settings: str = "", tell: Tell | None = None
+    run: Run,
+    target: Target | None,
+    spec: str,
+    *,
+    settings: str = "",
+    redact: bool = False,
+    tell: Tell | None = None,
 ) -> Applied:
     """Drop what the indexes of a run have replaced, as its audit says.
 
@@ -77,6 +89,7 @@ def drop_replaced(
         target: the database; None for the demo.
         spec: as for --target.
         settings: as `Settings.parse` reads them.
+        redact: hide the values of rows from what is told and kept.
         tell: is told what goes on.
 
     Raises:
@@ -84,18 +97,21 @@ def drop_replaced(
         TargetError: the target cannot be reached or does not allow it.
         IncompleteError: an index could not be dropped; `apply.json` says what stands.
     """
-    before, progress = documents.outcomes(run), Progress(tell)
+    before, veil = documents.outcomes(run), Veil(worn=redact)
+    progress = Progress(tell, veil=veil.telling)
     plan = with_drops(
         plans.read(run.path / "revised_plan.sql"), tuple(run.read_json("audit")["replaced"])
     )
-    with held(spec, progress, target) as reached:
-        applied = applying.run(
-            reached,
-            plan,
-            Settings.parse(settings),
-            execute=True,
-            journal=run.path / JOURNAL,
-            on_event=telling(progress),
+    with veil.errors(), held(spec, progress, target) as reached:
+        applied = veil.result(
+            applying.run(
+                reached,
+                plan,
+                Settings.parse(settings),
+                execute=True,
+                journal=run.path / JOURNAL,
+                on_event=telling(progress),
+            )
         )
         known = {(item.index, item.statement) for item in before}
         added = tuple(i for i in applied.outcomes if (i.index, i.statement) not in known)

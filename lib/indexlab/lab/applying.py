@@ -43,6 +43,7 @@ class Applying(Ground):
         check_type("execute", execute, bool)
         check_type("settings", settings, str)
         chosen = Settings.parse(settings)
+        check_redaction(chosen, redact=self._veil.worn)
         unresolved = self.unresolved()
         if unresolved:
             raise InputError(
@@ -60,8 +61,8 @@ class Applying(Ground):
             on_event=telling(self._progress),
         )
         applied = replace(applied, outcomes=(*self._left_out(), *applied.outcomes))
-        if self.run is not None:
-            self.run.write_json("apply", documents.of_apply(applied, self.target, self.server))
+        applied = self._veil.result(applied)
+        self._write("apply", documents.of_apply(applied, self.target, self.server))
         self._progress.done()
         return applied
 
@@ -106,6 +107,16 @@ class Applying(Ground):
             bytes=[outcome.bytes for outcome in built],
             seconds=[outcome.seconds for outcome in built],
         )
+
+
+def check_redaction(settings: Settings, *, redact: bool) -> None:
+    """Check that what is hidden is not asked for.
+
+    Raises:
+        InputError: it is.
+    """
+    if redact and settings.show_values:
+        raise InputError("--show-values shows what --redact hides: give one of them")
 
 
 def telling(progress: Progress) -> Callable[[Event], None]:

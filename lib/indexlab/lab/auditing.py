@@ -27,12 +27,13 @@ class Auditing(Ground):
         """
         self._read = self._weighed = None
         _, weighed = self._judged()
-        audit = weighed.audit
+        audit, impact = self._veil.result(weighed.audit), self._veil.result(weighed.impact)
         if self.run is not None:
+            told = None if self._veil.worn else self.workload
             self.run.write("revised_plan.sql", auditing.revised_plan_sql(audit))
-            self.run.write("migration.sql", auditing.migration_sql(audit, self.workload))
+            self.run.write("migration.sql", auditing.migration_sql(audit, told))
             self.run.write("rollback.sql", auditing.rollback_sql(audit))
-            self.run.write_json("audit", documents.of_audit(audit, self.target, weighed.impact))
+            self._write("audit", documents.of_audit(audit, self.target, impact))
         self._progress.done()
         return audit
 

@@ -11,7 +11,7 @@ from typing import Any, Self
 import psycopg
 
 from indexlab import audit as auditing
-from indexlab import display, units
+from indexlab import display, redaction, units
 from indexlab import target as targets
 from indexlab.audit import Audit
 from indexlab.benchmark import Measurement
@@ -20,7 +20,8 @@ from indexlab.lab.inputs import Resolutions
 from indexlab.plan import IndexPlan
 from indexlab.planning import Planner, Weighed
 from indexlab.progress import Progress
-from indexlab.runs import Run
+from indexlab.redaction import Veil
+from indexlab.runs import Json, Run
 from indexlab.target import Server, Target
 from indexlab.workload import Workload
 
@@ -41,6 +42,7 @@ class Ground:
         progress: Progress,
         planner: Planner,
         holding: ExitStack,
+        veil: Veil = redaction.OFF,
     ):
         self.target = target
         self.plan = plan
@@ -52,6 +54,8 @@ class Ground:
         self._progress = progress
         self._planner = planner
         self._holding = holding
+        self._veil = veil
+        self._busy = False
         self._read: tuple[Catalog, Audit] | None = None
         self._weighed: Weighed | None = None
         # A sandbox holds sampled values of the data: it goes with the process at the latest.
@@ -86,6 +90,7 @@ class Ground:
                 self._read = auditing.read(
                     conn, self.plan, self.workload, resolve=self.resolve, other=other
                 )
+            self._veil.learn_catalog(self._read[0])
         return self._read
 
     def _judged(self) -> tuple[Catalog, Weighed]:
@@ -93,7 +98,14 @@ class Ground:
         catalog, audit = self._ruled()
         if self._weighed is None:
             self._weighed = self._planner.weigh(catalog, audit)
+            self._veil.learn_samples(self._planner.drawn)
         return catalog, self._weighed
+
+    def _write(self, stage: str, document: Json, run: Run | None = None) -> None:
+        """Keep a result of this session in the run; a redacted one says so."""
+        place = self.run if run is None else run
+        if place is not None:
+            place.write_json(stage, {**document, "redacted": True} if self._veil.worn else document)
 
     def _repr_html_(self) -> str:
         rows = [

@@ -19,7 +19,7 @@ from indexlab.errors import InputError
 from indexlab.lab.ground import Ground
 from indexlab.lab.inputs import check_type
 from indexlab.records import Record
-from indexlab.runs import Run, documents
+from indexlab.runs import Run, documents, private
 from indexlab.workload import SampledQuery
 
 if TYPE_CHECKING:
@@ -141,10 +141,12 @@ class Measuring(Ground):
         self._other = self._baseline(baseline) if baseline else None
         if baseline:
             sampled = documents.values_of(Run(Path(baseline)), self.workload)
+            self._veil.learn_samples(sampled)
         else:
             self._progress.tell("sampling parameter values")
             with targets.connect(self.target, read_only=True, purpose="benchmark") as conn:
                 sampled = workloads.sample(conn, self.workload, seed=seed)
+            self._veil.learn_samples(sampled)
         if hidden:
             self._other, measurement = benchmarking.interleave(
                 self.target,
@@ -176,6 +178,8 @@ class Measuring(Ground):
                 else frozenset(),
                 progress=self._progress.tell,
             )
+        self._other = self._veil.result(self._other)
+        measurement = self._veil.result(measurement)
         self._keep(measurement, sampled, seed)
         self._progress.done()
         return measurement
@@ -211,6 +215,7 @@ class Measuring(Ground):
         self._progress.tell(f"{units.plural(clients, 'client')} for {units.duration(seconds)}")
         with targets.connect(self.target, read_only=True, purpose="benchmark") as conn:
             sampled = workloads.sample(conn, self.workload, seed=seed)
+        self._veil.learn_samples(sampled)
         found = loading.run(
             self.target,
             sampled,
@@ -222,8 +227,7 @@ class Measuring(Ground):
             disposable=self.disposable,
         )
         earlier = documents.load(Run(Path(baseline))) if baseline else None
-        if self.run is not None:
-            self.run.write_json("load", documents.of_load(found, earlier))
+        self._write("load", documents.of_load(found, earlier))
         self._progress.done()
         return Loads(found, earlier)
 
@@ -233,13 +237,23 @@ class Measuring(Ground):
         other = self._other
         comparison = None if other is None else self._compared(other, measurement, seed)
         if other is not None and measurement.is_paired_with(other):
-            Run.create(self.run.path / "before", "benchmark").write_json(
-                "benchmark", documents.of_benchmark(other, None, sampled, self.target, self.server)
-            )
-        self.run.write_json(
-            "benchmark",
-            documents.of_benchmark(measurement, comparison, sampled, self.target, self.server),
-        )
+            before = Run.create(self.run.path / "before", "benchmark")
+            self._keep_side(before, other, None, sampled)
+        self._keep_side(self.run, measurement, comparison, sampled)
+
+    def _keep_side(
+        self,
+        run: Run,
+        side: Measurement,
+        comparison: Comparison | None,
+        sampled: tuple[SampledQuery, ...],
+    ) -> None:
+        """Write one side; the values of a redacted one are kept apart."""
+        if self._veil.worn:
+            private.keep(run, {one.query.name: one.values for one in sampled})
+        shown = self._veil.result(sampled)
+        document = documents.of_benchmark(side, comparison, shown, self.target, self.server)
+        self._write("benchmark", document, run)
 
     def _to_hide(self, mode: str, baseline: str) -> tuple[tuple[str, str], ...]:
         """Return the planned indexes to measure with and without; none to measure one side.

@@ -12,7 +12,8 @@ from indexlab.lab.reaching import recorded, server
 from indexlab.lab.session import Lab
 from indexlab.planning import Planner
 from indexlab.progress import Progress, Tell
-from indexlab.runs import Run
+from indexlab.redaction import OFF, Veil
+from indexlab.runs import Run, private
 
 
 def open_lab(
@@ -26,6 +27,7 @@ def open_lab(
     resolve: str = "",
     what_if: str = "sandbox",
     keep_sandbox: bool = False,
+    redact: bool = False,
     tell: Tell | None = None,
 ) -> Lab:
     """Open a lab: check every input, reach the target, and make the run directory.
@@ -43,6 +45,8 @@ def open_lab(
         what_if: who says what the plan would do to the workload: `sandbox`, an empty copy of the
             target with its statistics; `hypopg`, the extension on the target; `off`, nobody.
         keep_sandbox: whether the sandbox outlives the lab; it holds sampled values of the data.
+        redact: hide the texts of queries and the values of rows from all that the lab hands out
+            or keeps.
         tell: is told what goes on; by default the page or the command that started this process.
 
     Raises:
@@ -54,15 +58,20 @@ def open_lab(
         ("disposable", disposable, bool),
         ("what_if", what_if, str),
         ("keep_sandbox", keep_sandbox, bool),
+        ("redact", redact, bool),
     ):
         check_type(name, value, kind)
     planning.check_mode(what_if)
-    inputs = read_inputs(target, plan, workload, resolve, needs_plan=stage != "explore")
-    if stage == "benchmark":
-        require_queries(inputs.workload)
-    progress = Progress(tell)
+    veil = Veil(key=private.key()) if redact else OFF
+    with veil.errors():
+        inputs = read_inputs(target, plan, workload, resolve, needs_plan=stage != "explore")
+        if stage == "benchmark":
+            require_queries(inputs.workload)
+    veil.learn_workload(inputs.workload)
+    veil.learn_names((inputs.plan.source, inputs.workload.source, out))
+    progress = Progress(tell, veil=veil.telling)
     run = Run.create(Path(out), stage) if out else None
-    with ExitStack() as holding:
+    with veil.errors(), ExitStack() as holding:
         reached = inputs.target or holding.enter_context(
             database.opened(target, progress=progress.tell)
         )
@@ -70,6 +79,7 @@ def open_lab(
         if stage == "explore" and not queries.queries:
             progress.tell("reading pg_stat_statements")
             queries = recorded(reached)
+            veil.learn_workload(queries)
         lab = Lab(
             reached,
             inputs.plan,
@@ -87,6 +97,7 @@ def open_lab(
                 tell=progress.tell,
             ),
             holding=holding.pop_all(),
+            veil=veil,
         )
     progress.done()
     return lab

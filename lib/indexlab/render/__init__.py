@@ -2,5 +2,15 @@
 
 from indexlab.render.notebooks import StageFailed, check_parameters, execute, notebook
 from indexlab.render.pages import overview
+from indexlab.render.shelf import index, is_own, require_own
 
-__all__ = ["StageFailed", "check_parameters", "execute", "notebook", "overview"]
+__all__ = [
+    "StageFailed",
+    "check_parameters",
+    "execute",
+    "index",
+    "is_own",
+    "notebook",
+    "overview",
+    "require_own",
+]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import os
 import signal
 import tempfile
@@ -15,6 +16,7 @@ from typing import Any
 from indexlab import progress
 from indexlab.errors import IncompleteError, IndexlabError, InputError
 from indexlab.progress import Step, Tell
+from indexlab.render import stages
 from indexlab.runs import Run
 
 Parameter = str | int | float | bool
@@ -27,7 +29,6 @@ TYPES: Mapping[str, tuple[type, ...]] = {
 STAGES = ("audit", "apply", "benchmark")
 ENGINE = "indexlab"
 KERNEL_LOG = "kernel.log"
-TEMPLATES = Path(__file__).parents[1] / "templates"
 
 
 class StageFailed(IndexlabError):
@@ -144,11 +145,11 @@ def execute(
                     f"the {stage} notebook could not be started {said[-2000:]}", secrets
                 ).strip()
             )
-        text = _without(executed.read_text(encoding="utf-8"), secrets)
-    document = nbformat.reads(text, as_version=4)
+        text = executed.read_text(encoding="utf-8")
+    document = _without(nbformat.reads(text, as_version=4), secrets)
     _forget_places(document)
     run.write(f"{stage}.ipynb", nbformat.writes(document) + "\n")
-    page = run.write(f"{stage}.html", _without(_page(document, stage), secrets))
+    page = run.write(f"{stage}.html", stages.stage_page(document, stage))
     if interrupted and not (stage == "apply" and failure is not None):
         raise KeyboardInterrupt
     if failure is not None:
@@ -279,12 +280,19 @@ def _forwarded_signals() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _without(text: str, secrets: tuple[str, ...]) -> str:
-    """Take out a secret that came in by a way that nobody thought of."""
-    for secret in secrets:
-        if len(secret) >= 4:  # a shorter one would also hit innocent words
-            text = text.replace(secret, "***")
-    return text
+def _without(value: Any, secrets: tuple[str, ...]) -> Any:
+    """Take out secrets that came in by a way that nobody thought of: of texts in lists and dicts."""
+    if isinstance(value, str):
+        for secret in secrets:
+            if len(secret) >= 4:  # a shorter one would also hit innocent words
+                for written in (secret, html.escape(secret), repr(secret)[1:-1]):
+                    value = value.replace(written, "***")
+        return value
+    if isinstance(value, dict):
+        return type(value)({name: _without(part, secrets) for name, part in value.items()})
+    if isinstance(value, list):
+        return [_without(part, secrets) for part in value]
+    return value
 
 
 def _forget_places(document: Any) -> None:
@@ -293,20 +301,3 @@ def _forget_places(document: Any) -> None:
     for name in ("input_path", "output_path"):
         if name in kept:
             kept[name] = Path(kept[name]).name
-
-
-def _page(document: Any, stage: str) -> str:
-    """Render an executed notebook as one HTML file that loads nothing."""
-    from nbconvert import HTMLExporter
-    from traitlets.config import Config
-
-    config = Config()
-    config.HTMLExporter.embed_images = True
-    config.HTMLExporter.exclude_input_prompt = True
-    config.HTMLExporter.exclude_output_prompt = True
-    config.HTMLExporter.extra_template_basedirs = [str(TEMPLATES)]
-    config.HTMLExporter.template_name = "report"
-    exporter = HTMLExporter(config=config)
-    title = f"indexlab {stage}"
-    body, _ = exporter.from_notebook_node(document, resources={"metadata": {"name": title}})
-    return str(body)

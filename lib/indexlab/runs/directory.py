@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FORMAT = 1
+REPORTS = "reports"
+"""Where runs are, seen from the directory that the command is called in."""
 LEAST_FREE = 64 * 1024 * 1024
 """Bytes that must be free before a run begins: a run with its reports takes a few megabytes."""
 
@@ -109,10 +112,19 @@ class Run(Record):
         Raises:
             IncompleteError: the disk is full or cannot be written.
         """
+        return self.write_bytes(name, text.encode())
+
+    def write_bytes(self, name: str, data: bytes) -> Path:
+        """Write a file in one step, with the directories that it is to be in.
+
+        Raises:
+            IncompleteError: the disk is full or cannot be written.
+        """
         path = self.path / name
         try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             with _written_whole(path) as partial:
-                partial.write_text(text, encoding="utf-8")
+                partial.write_bytes(data)
         except OSError as error:
             raise IncompleteError(
                 f"cannot write {path.as_posix()!r}: {error.strerror}; "
@@ -160,12 +172,30 @@ def _written_whole(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
-def default_path(label: str, now: datetime) -> Path:
-    """Return a new directory's name under `reports/`, such as `reports/audit-20260630-101500`."""
+def new_directory(label: str, now: datetime) -> Path:
+    """Make a directory under `reports/` that nobody else has, such as `audit-20260630-101500`.
+
+    Raises:
+        InputError: it cannot be made.
+    """
     stem = f"{label}-{now:%Y%m%d-%H%M%S}"
-    path = Path("reports") / stem
-    number = 2
-    while path.exists():
-        path = Path("reports") / f"{stem}-{number}"
-        number += 1
-    return path
+    names = chain([stem], (f"{stem}-{number}" for number in count(2)))
+    for path in map(Path(REPORTS).joinpath, names):
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            path.mkdir(mode=0o700)
+        except FileExistsError:
+            if path.parent.is_dir():
+                continue
+            raise InputError(f"{path.parent.as_posix()!r} is not a directory") from None
+        except OSError as error:
+            raise InputError(
+                f"cannot make {path.as_posix()!r}: {error.strerror}: give another --out"
+            ) from None
+        return path
+    raise AssertionError("numbers do not end")
+
+
+def named(name: str) -> Path:
+    """Return the directory of a run that is named by its path, or by its name under `reports/`."""
+    return Path(name) if Path(name).exists() else Path(REPORTS) / name

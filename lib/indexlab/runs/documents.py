@@ -11,6 +11,7 @@ from indexlab.audit import Audit, Finding, place, statement_sql
 from indexlab.benchmark import Comparison, Headline, Load, Measurement, Scaling, Series, intervals
 from indexlab.errors import InputError
 from indexlab.impact import Impact, QueryImpact
+from indexlab.runs import private
 from indexlab.runs.directory import Json, Run
 from indexlab.target import Server, Target
 from indexlab.workload import SampledQuery, Workload
@@ -298,10 +299,13 @@ def values_of(run: Run, workload: Workload) -> tuple[SampledQuery, ...]:
     """Read the parameter values of an earlier measurement, so that both sides run the same.
 
     Raises:
-        InputError: the run is of another workload.
+        InputError: the run is of another workload, or redacted on another machine.
     """
     document = run.read_json("benchmark")
-    known: dict[str, Any] = {query["query"]: query for query in document["queries"]}
+    drawn = private.kept(run) if document.get("redacted") else {}
+    known: dict[str, Any] = {
+        query["query"]: drawn.get(query["query"], query["values"]) for query in document["queries"]
+    }
     missing = [query.name for query in workload.queries if query.name not in known]
     missing = [name for name in missing if name not in document["skipped"]]
     if missing:
@@ -310,7 +314,7 @@ def values_of(run: Run, workload: Workload) -> tuple[SampledQuery, ...]:
             source=run.path / "benchmark.json",
         )
     return tuple(
-        SampledQuery(query, tuple(tuple(values) for values in known[query.name]["values"]))
+        SampledQuery(query, tuple(tuple(values) for values in known[query.name]))
         if query.name in known
         else SampledQuery(query, ())
         for query in workload.queries
