@@ -177,8 +177,8 @@ class Pipeline:
         rows = [round(base * factor) for factor in factors]
         run = Run.create(options.out, "scale")
         sides = []
-        for size in rows:
-            self.tell(f"{size:,} bookings", None)
+        for number, size in enumerate(rows):
+            self.tell(f"{size:,} bookings", number / len(rows))
             place = options.out / f"rows-{size}"
             one = replace(
                 options, target=f"demo:{size}", out=place, report=False, mode="interleaved"

@@ -225,6 +225,7 @@ class Measuring(Ground):
             seed=seed,
             statement_timeout=statement_timeout,
             disposable=self.disposable,
+            progress=self._progress.tell,
         )
         earlier = documents.load(Run(Path(baseline))) if baseline else None
         self._write("load", documents.of_load(found, earlier))

@@ -122,6 +122,7 @@ def execute(
             "JUPYTER_RUNTIME_DIR": private,
             "IPYTHONDIR": private,
         }
+        tell(f"starting the {stage} notebook", None)
         with ExitStack() as stack:
             stack.enter_context(_environment(variables))
             stack.enter_context(_following(told, tell))
@@ -146,6 +147,7 @@ def execute(
                 ).strip()
             )
         text = executed.read_text(encoding="utf-8")
+    tell(f"writing the {stage} page", None)
     document = _without(nbformat.reads(text, as_version=4), secrets)
     _forget_places(document)
     run.write(f"{stage}.ipynb", nbformat.writes(document) + "\n")
