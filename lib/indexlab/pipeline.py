@@ -183,13 +183,11 @@ class Pipeline:
             one = replace(
                 options, target=f"demo:{size}", out=place, report=False, mode="interleaved"
             )
-            with database.opened(
-                one.target, fresh=True, progress=lambda text: self.tell(text, None)
-            ):
+            with database.opened(one.target, fresh=True, progress=self.tell):
                 stages = Pipeline(replace(one, execute=True, baseline="", clients=0), self.tell)
                 stages.apply()
                 stages.benchmark()
-            with database.opened(one.target, fresh=True, progress=lambda _text: None):
+            with database.opened(one.target, fresh=True, progress=lambda _text, _part: None):
                 pass  # the next user of the demo finds it without the indexes
             sides.append(
                 (documents.measurement(Run(place / "before")), documents.measurement(Run(place)))
