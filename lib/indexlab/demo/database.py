@@ -18,7 +18,7 @@ ROWS_VARIABLE = "INDEXLAB_DEMO_ROWS"
 
 Tell = Callable[[str, float | None], None]
 PARTS = (0.0, 0.25, 0.3, 0.5, 0.85)
-"""How much of a load is done when each of its steps begins; measured."""
+"""How much of a load is done when each of its steps begins, as it was measured."""
 
 RENAME = compose.SQL("ALTER DATABASE {} RENAME TO {}")
 
