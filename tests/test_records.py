@@ -118,6 +118,8 @@ def results(place: Path) -> Iterator[object]:
         yield judged.statements
         yield demo.load(1, seconds=1)
         yield lab.read_inputs("demo:2000", "", "")
+    writers = benchmark.Writers(50.0, 1.0, ((-0.5, 1.0), (0.5, 3.0), (1.5, 2.0)), 0, 0.0, 12)
+    yield from (writers, writers.phases, benchmark.Settings())
     yield from (benchmark.Failure("q", "syntax"), Desk(Path("notebooks"), ("audit",)))
     yield plan.parse(PLAN, "hostile.sql")
     yield from (Settings.parse("jobs=2"), Window.parse("22:00-05:00"))
