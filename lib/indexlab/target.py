@@ -12,7 +12,7 @@ from urllib.parse import quote, urlencode
 import psycopg
 from psycopg import conninfo as libpq
 
-from indexlab.errors import InputError, TargetError
+from indexlab.errors import InputError, TargetError, Unreachable
 from indexlab.records import Record
 
 OLDEST = 12
@@ -127,7 +127,8 @@ def connect(
         purpose: follows `indexlab` in application_name, where a DBA sees it.
 
     Raises:
-        TargetError: the server cannot be reached, refuses the login, or is older than 12.
+        Unreachable: the server cannot be reached, or refuses the login.
+        TargetError: it is older than 12.
     """
     name = f"indexlab {purpose}".strip()
     try:
@@ -139,7 +140,7 @@ def connect(
             connect_timeout=_timeout(target),
         )
     except psycopg.Error as error:
-        raise TargetError(_unreachable(target, error)) from None
+        raise Unreachable(_unreachable(target, error), may_pass=_may_pass(str(error))) from None
     with conn:
         check_version(
             conn.info.server_version, conn.info.parameter_status("server_version") or "unknown"
@@ -175,6 +176,22 @@ def _unreachable(target: Target, error: psycopg.Error) -> str:
         reason = reason.replace(secret, "***")
     hint = "check --target, the server, and the password (PGPASSWORD or ~/.pgpass)"
     return f"cannot connect to {target.spec!r}: {reason}; {hint}"
+
+
+REFUSED = "FATAL:"
+NOT_NOW = ("starting up", "shutting down", "recovery", "too many", "connection slots")
+NO_ANSWER = ("connection to server", "timeout expired", "could not translate host name")
+
+
+def _may_pass(reason: str) -> bool:
+    """Return whether a connection that failed may succeed in a moment; pure.
+
+    libpq gives no code for this, so it goes by the English words of libpq and the server; where
+    the server speaks another language, a refusal counts as one that may pass.
+    """
+    if REFUSED in reason:
+        return any(words in reason for words in NOT_NOW)
+    return any(words in reason for words in NO_ANSWER)
 
 
 SERVER = """

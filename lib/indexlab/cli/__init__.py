@@ -9,7 +9,7 @@ from types import FrameType
 import click
 
 import indexlab
-from indexlab.cli import beginning, reports, stages, story
+from indexlab.cli import batches, beginning, reports, stages, story
 from indexlab.errors import IndexlabError
 
 INTERRUPTED = 130
@@ -21,7 +21,7 @@ def cli() -> None:
     """Audit, apply and benchmark PostgreSQL index plans.
 
     Exit codes: 0 fine; 1 the audit found errors (see --fail-on), or a query slowed down beyond --max-slowdown;
-    2 bad input; 3 the target cannot be reached or does not allow it; 4 apply did not complete;
+    2 bad input; 3 the target cannot be reached or does not allow it; 4 apply or a batch did not complete;
     130 interrupted.
     """
 
@@ -30,6 +30,7 @@ for _command in (
     *(stages.audit, stages.explain_rule, stages.benchmark, stages.apply),
     *(story.run, story.demo, story.compare, story.rollback, reports.reports),
     *(beginning.init, beginning.lab),
+    *(batches.batch, batches.targets),
 ):
     cli.add_command(_command)
 

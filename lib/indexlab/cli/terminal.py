@@ -47,6 +47,22 @@ class Terminal:
         if self._live is not None:
             self._live.__exit__(None, None, None)
 
+    @property
+    def live(self) -> bool:
+        """Whether lines can change in place."""
+        return self._live is not None
+
+    def note(self, text: str) -> None:
+        """Say something that stays, above the lines that change."""
+        from indexlab.display import clean
+
+        if self._live is None:
+            click.echo(clean(text), err=True)
+            return
+        from rich.text import Text
+
+        self._live.console.print(Text(clean(text)), soft_wrap=True)
+
     def tell(self, text: str, fraction: float | None = None) -> None:
         """Show what goes on."""
         from indexlab.display import clean

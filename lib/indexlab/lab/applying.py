@@ -89,6 +89,7 @@ class Applying(Ground):
         if self.disposable:
             with targets.connect(self.target, read_only=True, purpose="benchmark") as conn:
                 sampled = workloads.sample(conn, self.workload)
+            self._veil.learn_samples(sampled)
         else:
             sampled = ()
         writing.check(rate, sampled, disposable=self.disposable)
@@ -106,9 +107,9 @@ class Applying(Ground):
             finally:
                 beside.end()
             self._progress.tell("builds have ended, the writers go on for a moment")
-        self._seen = beside.result
-        if self.run is not None and self._seen is not None:
-            self.run.write_json("writers", documents.of_writers(self._seen))
+        self._seen = self._veil.result(beside.result)
+        if self._seen is not None:
+            self._write("writers", documents.of_writers(self._seen))
         return applied
 
     def writers(self, applied: Applied) -> Writers | Note:

@@ -36,9 +36,11 @@ KERNEL_LOG = "kernel.log"
 class StageFailed(IndexlabError):
     """A notebook's cell failed; the page says how far it came."""
 
-    def __init__(self, message: str, exit_code: int):
+    def __init__(self, message: str, exit_code: int, kind: str = ""):
         super().__init__(message)
         self.exit_code = exit_code
+        self.kind = kind
+        """The name of the error's class, as the notebook has it."""
 
 
 def notebook(stage: str) -> Path:
@@ -181,13 +183,20 @@ def _without_iris() -> Iterator[None]:
 
 
 def _stage_failed(stage: str, failure: Any, page: Path) -> StageFailed:
-    codes = {"InputError": 2, "TargetError": 3, "EmbeddedError": 3, "IncompleteError": 4}
+    codes = {
+        "InputError": 2,
+        "TargetError": 3,
+        "Unreachable": 3,
+        "EmbeddedError": 3,
+        "IncompleteError": 4,
+    }
     own = failure.ename in codes
     reason = failure.evalue if own else f"{failure.ename}: {failure.evalue}"
     fallback = 4 if stage == "apply" else 3
     return StageFailed(
         f"{reason} (the page {page.as_posix()} shows how far it came)",
         codes.get(failure.ename, fallback),
+        failure.ename,
     )
 
 

@@ -125,7 +125,7 @@ def _moment(started: str) -> str:
 
 def _existing_words(story: Story) -> str:
     count = len(story.audit["existing"])
-    return f"{units.plural(count, 'existing index')} to look at: nothing was done to them"
+    return f"{units.plural(count, 'existing index')} to look at"
 
 
 def _queries_words(story: Story) -> str:
