@@ -212,11 +212,11 @@ class Pipeline:
             clients=0,
             scale="",
         )
-        with database.opened(spec, fresh=True, progress=lambda text: self.tell(text, None)):
+        with database.opened(spec, fresh=True, progress=self.tell):
             stages = Pipeline(one, self.tell)
             stages.apply()
             stages.benchmark()
-        database.renew(spec, progress=lambda _text: None)
+        database.renew(spec, progress=lambda _text, _part: None)
         return documents.measurement(Run(place / "before")), documents.measurement(Run(place))
 
     def story(self) -> Json:

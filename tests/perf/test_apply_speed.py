@@ -49,7 +49,7 @@ DROP = f"DROP INDEX IF EXISTS {', '.join(f'core.{name}' for name in NAMES)}"
 
 @pytest.fixture(scope="module")
 def demo() -> Iterator[Target]:
-    with database.opened(f"demo:{ROWS}", fresh=True, progress=lambda _: None) as target:
+    with database.opened(f"demo:{ROWS}", fresh=True, progress=lambda *_: None) as target:
         yield target
 
 

@@ -6,12 +6,14 @@ import os
 import re
 import subprocess
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from indexlab import display, embedded, units
 from indexlab.benchmark.intervals import percentile
+from indexlab.benchmark.rounds import Progress
 from indexlab.errors import InputError, TargetError
 from indexlab.records import Record
 from indexlab.target import Target
@@ -20,6 +22,8 @@ from indexlab.workload import SampledQuery
 SCRIPTS_PER_QUERY = 20
 """Of so many sets of values a script is made: pgbench takes 128 scripts at most."""
 MAX_SCRIPTS = 128
+TICK = 0.5
+"""Seconds between two words about how far it is."""
 VARIABLE = re.compile(r"(?<!:):[A-Za-z_\x80-\U0010ffff][^\s,;)]*")
 PLACEHOLDER = re.compile(r"\$(\d+)")
 
@@ -90,6 +94,7 @@ def run(
     seed: int = 0,
     statement_timeout: float = 60.0,
     disposable: bool = False,
+    progress: Progress | None = None,
 ) -> Load:
     """Send the workload from many clients at once; changes no row of the target.
 
@@ -107,6 +112,7 @@ def run(
         seed: of the choice of queries.
         statement_timeout: seconds that a statement may take.
         disposable: run the writes, too.
+        progress: is told how far it is.
 
     Raises:
         InputError: a number is out of range, or there is nothing to run.
@@ -130,7 +136,7 @@ def run(
         options = f"-c statement_timeout={round(statement_timeout * 1000)}"
         if not disposable:
             options += " -c default_transaction_read_only=on"
-        _pgbench(command, target, options, seconds)
+        _pgbench(command, target, options, seconds, progress or (lambda _words, _part: None))
         return _read(place, clients, rate, seconds)
 
 
@@ -185,28 +191,51 @@ def _literal(one: SampledQuery, values: Sequence[str | None]) -> str:
     return PLACEHOLDER.sub(text, one.query.statement.rstrip().rstrip(";"))
 
 
-def _pgbench(command: list[str], target: Target, options: str, seconds: float) -> None:
+def _pgbench(
+    command: list[str], target: Target, options: str, seconds: float, tell: Progress
+) -> None:
     """Run pgbench; a password goes through its environment only."""
     import psycopg
 
     try:
         address, environment = access(target, options)
-        done = subprocess.run(
+        with subprocess.Popen(
             [*command, address],
             env=environment,
-            capture_output=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
             text=True,
-            timeout=seconds * 2 + 600,
-            check=False,
-        )
+        ) as process:
+            said = _awaited(process, seconds, tell)
     except (OSError, subprocess.TimeoutExpired, psycopg.Error) as error:
         raise TargetError(f"pgbench did not come to its end: {error}") from None
-    errors = [line for line in done.stderr.splitlines() if "error" in line.lower()]
-    if done.returncode or errors:
-        reason = errors[0] if errors else done.stderr.strip()[-200:]
+    errors = [line for line in said.splitlines() if "error" in line.lower()]
+    if process.returncode or errors:
+        reason = errors[0] if errors else said.strip()[-200:]
         for secret in target.secrets():
             reason = reason.replace(secret, "***")
         raise TargetError(f"pgbench fails: {reason}")
+
+
+def _awaited(process: subprocess.Popen[str], seconds: float, tell: Progress) -> str:
+    """Wait for a program, telling how far it is by the clock; return what it said of errors.
+
+    Raises:
+        subprocess.TimeoutExpired: it is still there long after its time, and was ended.
+    """
+    began = time.monotonic()
+    while True:
+        spent = time.monotonic() - began
+        tell(f"load for {units.duration(seconds)}", min(spent / seconds, 1.0))
+        try:
+            return process.communicate(timeout=TICK)[1]
+        except subprocess.TimeoutExpired:
+            if spent > seconds * 2 + 600:
+                process.kill()
+                raise
+        except BaseException:
+            process.kill()
+            raise
 
 
 def access(target: Target, options: str, **more: str) -> tuple[str, dict[str, str]]:

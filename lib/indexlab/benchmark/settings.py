@@ -8,13 +8,14 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from indexlab.errors import InputError
+from indexlab.records import Record
 
 CACHES = ("warm", "cold")
 WORD = re.compile(r"(?P<name>[a-z_]+)=(?P<value>\S+)")
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(Record):
     """How a benchmark goes about it; `parse` reads it from words, `words` writes what is not usual.
 
     Raises:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import psycopg
 
@@ -19,8 +19,12 @@ from indexlab import display, embedded, units
 from indexlab import target as targets
 from indexlab.benchmark import load
 from indexlab.errors import InputError, TargetError
+from indexlab.records import Record
 from indexlab.target import Target
 from indexlab.workload import SampledQuery
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 CLIENTS = 4
 AROUND_SECONDS = 3.0
@@ -34,7 +38,7 @@ Phase = Literal["before", "while", "after"]
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class Written(Record):
     """The latencies of one phase, in ms."""
 
     phase: Phase
@@ -46,7 +50,7 @@ class Written:
 
 
 @dataclass(frozen=True, slots=True)
-class Writers:
+class Writers(Record):
     """What writers saw before, while and after something else went on."""
 
     rate: float
@@ -98,6 +102,21 @@ class Writers:
             "The longest wait of a writer for a lock that indexlab held or queued for was "
             f"{units.duration(self.longest_wait)}, in {looks}."
         )
+
+    def frame(self) -> pd.DataFrame:
+        """Return the phases as a pandas DataFrame, one row each.
+
+        Columns: `phase`; `done`, writes; `p50_ms`, `p95_ms`, `p99_ms` and `max_ms`, latencies from
+        the scheduled start in milliseconds.
+        """
+        import pandas as pd
+
+        columns = ["phase", "done", "p50_ms", "p95_ms", "p99_ms", "max_ms"]
+        rows = [[getattr(item, column) for column in columns] for item in self.phases]
+        return pd.DataFrame(rows, columns=columns)
+
+    def __repr__(self) -> str:
+        return display.clean(f"<Writers at {self.rate:g} per second: {self.waits}>")
 
     def _repr_html_(self) -> str:
         rows = [

@@ -78,7 +78,7 @@ def demo(rows: int | None, **given: Any) -> int:
     chosen = options.read(given, "demo")
     with (
         working(chosen) as pipeline,
-        database.opened(target, fresh=True, progress=lambda text: pipeline.tell(text, None)),
+        database.opened(target, fresh=True, progress=pipeline.tell),
     ):
         document = pipeline.story()
     return _told(document, given["form"], chosen)

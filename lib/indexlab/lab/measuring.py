@@ -209,6 +209,7 @@ class Measuring(Ground):
             seed=chosen.seed,
             statement_timeout=chosen.statement_timeout,
             disposable=self.disposable,
+            progress=self._progress.tell,
         )
         earlier = self._earlier_load(baseline)
         self._write("load", documents.of_load(found, earlier))
