@@ -118,7 +118,7 @@ def run(
         raise InputError("there is no query that load could be made of: the workload has no reads")
     with tempfile.TemporaryDirectory(prefix="indexlab-load-") as private:
         place = Path(private)
-        scripts = _scripts(chosen, place)
+        scripts = scripts_of(chosen, place)
         command = [
             *(str(embedded.binary("pgbench")), "--no-vacuum", "--protocol=prepared", "--log"),
             *(f"--log-prefix={place / 'log'}", f"--client={clients}"),
@@ -134,7 +134,7 @@ def run(
         return _read(place, clients, rate, seconds)
 
 
-def _scripts(chosen: Sequence[SampledQuery], place: Path) -> list[tuple[Path, int]]:
+def scripts_of(chosen: Sequence[SampledQuery], place: Path) -> list[tuple[Path, int]]:
     """Write a script for each set of values, with its share of the query's weight."""
     each = max(1, min(SCRIPTS_PER_QUERY, MAX_SCRIPTS // len(chosen)))
     if len(chosen) > MAX_SCRIPTS:
@@ -188,17 +188,11 @@ def _literal(one: SampledQuery, values: Sequence[str | None]) -> str:
 def _pgbench(command: list[str], target: Target, options: str, seconds: float) -> None:
     """Run pgbench; a password goes through its environment only."""
     import psycopg
-    from psycopg import conninfo as libpq
 
-    given = libpq.conninfo_to_dict(target.conninfo)
-    environment = dict(os.environ)
-    if given.get("password"):
-        environment["PGPASSWORD"] = str(given.pop("password"))
-    before = str(given.get("options") or environment.get("PGOPTIONS") or "")
-    given["options"] = f"{before} {options}".strip()
     try:
+        address, environment = access(target, options)
         done = subprocess.run(
-            [*command, libpq.make_conninfo("", **given)],
+            [*command, address],
             env=environment,
             capture_output=True,
             text=True,
@@ -213,6 +207,25 @@ def _pgbench(command: list[str], target: Target, options: str, seconds: float) -
         for secret in target.secrets():
             reason = reason.replace(secret, "***")
         raise TargetError(f"pgbench fails: {reason}")
+
+
+def access(target: Target, options: str, **more: str) -> tuple[str, dict[str, str]]:
+    """Return an address without a password for a program of libpq, and its environment with it.
+
+    Args:
+        target: the database.
+        options: settings of the sessions, as for PGOPTIONS, behind those that the target has.
+        more: further parts of the address, such as application_name.
+    """
+    from psycopg import conninfo as libpq
+
+    given = libpq.conninfo_to_dict(target.conninfo)
+    environment = dict(os.environ)
+    if given.get("password"):
+        environment["PGPASSWORD"] = str(given.pop("password"))
+    before = str(given.get("options") or environment.get("PGOPTIONS") or "")
+    given |= {"options": f"{before} {options}".strip(), **more}
+    return libpq.make_conninfo("", **given), environment
 
 
 def _read(place: Path, clients: int, rate: float, seconds: float) -> Load:

@@ -3,7 +3,7 @@
 from indexlab.charts.comparisons import before_after, drift, ecdf, forest, price
 from indexlab.charts.figure import Chart
 from indexlab.charts.indexes import builds, bytes_against_worth, index_sizes, worth
-from indexlab.charts.latencies import latencies, scale, writers
+from indexlab.charts.latencies import latencies, scale, writers, writing
 
 __all__ = [
     "Chart",
@@ -19,4 +19,5 @@ __all__ = [
     "scale",
     "worth",
     "writers",
+    "writing",
 ]

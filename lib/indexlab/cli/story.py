@@ -68,6 +68,7 @@ def run(**given: Any) -> int:
 @options.redact
 @options.planning
 @options.measuring
+@options.scale
 def demo(rows: int | None, **given: Any) -> int:
     """Run the whole story on the bookings demo: embedded server, ten planned indexes."""
     from indexlab.demo import database

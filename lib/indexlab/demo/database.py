@@ -72,6 +72,21 @@ def opened(spec: str, *, fresh: bool = False, progress: Callable[[str], None]) -
         yield Target(f"demo:{rows}", server.conninfo(name))
 
 
+def renew(spec: str, *, progress: Callable[[str], None]) -> None:
+    """Throw away what was done to a demo's database: the next user finds it as it was loaded.
+
+    Args:
+        spec: as for --target; see `is_demo`.
+        progress: is told each step in a few words before it starts.
+
+    Raises:
+        InputError: the number of rows is not one, or out of range.
+        TargetError: another process uses the database.
+    """
+    with opened(spec, fresh=True, progress=progress):
+        pass  # it is fresh when it is open, and nothing is to be done in it
+
+
 def _load(
     server: embedded.Server,
     template: str,

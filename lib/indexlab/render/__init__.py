@@ -2,6 +2,7 @@
 
 from indexlab.render.notebooks import StageFailed, check_parameters, execute, notebook
 from indexlab.render.pages import overview
+from indexlab.render.scaling import scale_page
 from indexlab.render.shelf import index, is_own, require_own
 
 __all__ = [
@@ -13,4 +14,5 @@ __all__ = [
     "notebook",
     "overview",
     "require_own",
+    "scale_page",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -277,7 +278,7 @@ class Story:
         )
         yield NextStep(
             "To go back: a dry run of the rollback, then the same with --execute; or rollback.sql.",
-            f"indexlab rollback {self.run.path.name}",
+            f"indexlab rollback {shlex.quote(self.run.path.name)}",
         )
 
 
