@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import re
 import shutil
 import signal
 import socket
@@ -16,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psycopg
@@ -251,42 +253,60 @@ def test_a_server_that_is_shut_down_in_mid_build_and_comes_back_gets_its_indexes
         assert dict(conn.execute(STANDING).fetchall()) == BOTH
 
 
-def test_a_standby_that_lags_keeps_builds_from_beginning(cluster: Cluster18) -> None:
-    primary = filled(cluster)
-    standby = Cluster18(cluster.place, 5433, cluster.run, "standby")
+@pytest.fixture
+def standby(cluster: Cluster18) -> Iterator[Cluster18]:
+    """A standby of the cluster, by pg_basebackup."""
+    filled(cluster).close()
+    made = Cluster18(cluster.place, 5433, cluster.run, "standby")
     address = make_conninfo(host=str(cluster.place), port=cluster.port, user="postgres")
     cluster.run(
         *(embedded.binary("pg_basebackup"), "-d", address, "-D", cluster.place / "standby"),
         *("-R", "-c", "fast"),
     )
-    standby.start()
-    try:
-        with psycopg.connect(standby.conninfo(), autocommit=True) as replica:
-            with pytest.raises(TargetError, match="standby"):
-                apply.run(target.resolve(standby.conninfo()), plan.parse(TWO), execute=True)
-            replica.execute("SELECT pg_wal_replay_pause()")
-            primary.execute("UPDATE core.bookings SET date = date + 1")
-            told: list[str] = []
+    made.start()
+    yield made
+    made.stop()
 
-            def resume(event: Event) -> None:
-                if event.kind == "pause":
-                    assert primary.execute(STANDING).fetchall() == []
-                    told.append(event.detail)
-                    replica.execute("SELECT pg_wal_replay_resume()")
 
-            applied = apply.run(
-                target.resolve(cluster.conninfo()),
-                plan.parse(TWO),
-                Settings(max_lag=64 * 1024),
-                execute=True,
-                on_event=resume,
-            )
-        assert words(applied) == ["built", "built"]
-        assert "walreceiver has" in told[0]
-        assert "to replay, more than 64.0 kB" in told[0]
-    finally:
-        primary.close()
-        standby.stop()
+@pytest.mark.parametrize(
+    ("limit", "reason", "begun"),
+    [
+        ("max_lag=64kB", r"walreceiver has .* to replay, more than 64\.0 kB", set()),
+        ("max_lag=1ms", r"walreceiver is .* behind, more than 1 ms", {"idx_customer"}),
+    ],
+)
+def test_a_standby_that_lags_keeps_builds_from_beginning(
+    cluster: Cluster18, standby: Cluster18, limit: str, reason: str, begun: set[str]
+) -> None:
+    """A time is known from the second look on: replay stands still, and so does replay_lag."""
+    told: list[str] = []
+    with (
+        psycopg.connect(standby.conninfo(), autocommit=True) as replica,
+        psycopg.connect(cluster.conninfo(), autocommit=True) as primary,
+    ):
+        replica.execute("SELECT pg_wal_replay_pause()")
+        primary.execute("UPDATE core.bookings SET date = date + 1")
+
+        def resume(event: Event) -> None:
+            if event.kind == "pause" and not told:
+                assert {name for name, _ in primary.execute(STANDING)} <= begun
+                told.append(event.detail)
+                replica.execute("SELECT pg_wal_replay_resume()")
+
+        applied = apply.run(
+            target.resolve(cluster.conninfo()),
+            plan.parse(TWO),
+            Settings.parse(limit),
+            execute=True,
+            on_event=resume,
+        )
+    assert words(applied) == ["built", "built"]
+    assert re.search(reason, told[0]), told
+
+
+def test_a_standby_itself_is_refused(standby: Cluster18) -> None:
+    with pytest.raises(TargetError, match="standby"):
+        apply.run(target.resolve(standby.conninfo()), plan.parse(TWO), execute=True)
 
 
 # The network is cut
@@ -441,6 +461,29 @@ def test_a_blocker_of_the_clean_up_leaves_a_named_carcass_that_the_rerun_replace
     assert scene.indexes() == BOTH
 
 
+def test_a_leftover_whose_blocker_ends_after_a_while_is_replaced(scene) -> None:
+    """The drop before a build may wait as long as the build, not only as the clean-up behind one."""
+    cut_off(scene, WRITES, BUILD)
+    blocker = scene.session(autocommit=False, application_name="report")
+    blocker.execute("UPDATE core.bookings SET status = 'held' WHERE id = 1")
+    run = scene.start(TWO, cleanup_wait=0.1)
+    scene.eventually(lambda: sum(e.kind == "progress" for e in run.events) >= 2)
+    assert run.waits_for(blocker.info.backend_pid)
+    blocker.rollback()
+    assert words(run.result()) == ["built", "built"]
+
+
+def test_a_leftover_whose_blocker_never_ends_is_named_when_the_budget_is_used_up(scene) -> None:
+    cut_off(scene, WRITES, BUILD)
+    blocker = scene.session(autocommit=False, application_name="forgotten")
+    blocker.execute("UPDATE core.bookings SET status = 'held' WHERE id = 1")
+    applied = scene.run(TWO, max_wait=0.5, lock_wait=0.2)
+    assert words(applied) == ["failed", "not_run"]
+    assert "the invalid index core.idx_customer is left as it was" in applied.outcomes[0].error
+    assert "forgotten" in applied.outcomes[0].error
+    assert scene.indexes() == {"idx_customer": False}
+
+
 def test_a_concurrent_alter_table_is_not_queued_behind(scene) -> None:
     other = scene.session(autocommit=False)
     began: list[Event] = []
@@ -535,42 +578,43 @@ def test_timeouts_of_the_role_are_overridden(scene) -> None:
 # Leftovers
 
 
-def invalid_not_ready(scene) -> None:
-    """As a build leaves it that is ended while it waits for writers."""
-    blocker = scene.session(autocommit=False)
-    blocker.execute("UPDATE core.bookings SET status = 'held' WHERE id = 1")
-    hasty = scene.session(options="-c statement_timeout=300ms")
-    with pytest.raises(psycopg.errors.QueryCanceled):
-        hasty.execute("CREATE INDEX CONCURRENTLY idx_customer ON core.bookings (customer_id)")
-    blocker.rollback()
+BUILD = "CREATE INDEX CONCURRENTLY idx_customer ON core.bookings (customer_id)"
+WRITES = "UPDATE core.bookings SET status = 'held' WHERE id = 1"
 
 
-def invalid_and_ready(scene) -> None:
-    """As a build leaves it that is ended while it waits for old snapshots."""
+def cut_off(scene, holding: str, statement: str) -> None:
+    """End a statement while it waits for what another session holds."""
     blocker = scene.session(autocommit=False)
     blocker.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-    blocker.execute("SELECT FROM core.other")
+    blocker.execute(holding.encode())
     hasty = scene.session(options="-c statement_timeout=600ms")
     with pytest.raises(psycopg.errors.QueryCanceled):
-        hasty.execute("CREATE INDEX CONCURRENTLY idx_customer ON core.bookings (customer_id)")
+        hasty.execute(statement.encode())
     blocker.rollback()
 
 
-def half_dropped(scene) -> None:
-    """As a concurrent drop leaves it that is ended while it waits."""
-    scene.db.execute("CREATE INDEX idx_customer ON core.bookings (customer_id)")
-    blocker = scene.session(autocommit=False)
-    blocker.execute("SELECT FROM core.bookings")
-    hasty = scene.session(options="-c statement_timeout=300ms")
-    with pytest.raises(psycopg.errors.QueryCanceled):
-        hasty.execute("DROP INDEX CONCURRENTLY core.idx_customer")
-    blocker.rollback()
-
-
-@pytest.mark.parametrize("leave", [invalid_not_ready, invalid_and_ready, half_dropped])
-def test_a_leftover_of_each_kind_is_replaced(scene, leave: Callable[[Any], None]) -> None:
-    leave(scene)
-    assert scene.indexes() == {"idx_customer": False}
+@pytest.mark.parametrize(
+    ("there", "holding", "statement", "live"),
+    [
+        pytest.param("SELECT", WRITES, BUILD, "fft", id="ended while it waited for writers"),
+        pytest.param("SELECT", "SELECT FROM core.other", BUILD, "ftt", id="and for old snapshots"),
+        pytest.param(
+            "CREATE INDEX idx_customer ON core.bookings (customer_id)",
+            "SELECT FROM core.bookings",
+            "DROP INDEX CONCURRENTLY core.idx_customer",
+            "ftt",
+            id="half dropped",
+        ),
+    ],
+)
+def test_a_leftover_of_each_kind_is_replaced(
+    scene, there: str, holding: str, statement: str, live: str
+) -> None:
+    scene.db.execute(there.encode())
+    cut_off(scene, holding, statement)
+    left = "SELECT indisvalid, indisready, indislive FROM pg_index WHERE indexrelid = %s::regclass"
+    flags = scene.db.execute(left, ["core.idx_customer"]).fetchone()
+    assert "".join("t" if flag else "f" for flag in flags) == live
     assert words(scene.run(TWO)) == ["built", "built"]
     assert scene.indexes() == BOTH
 
@@ -578,12 +622,7 @@ def test_a_leftover_of_each_kind_is_replaced(scene, leave: Callable[[Any], None]
 def test_a_leftover_of_a_repack_is_not_ours_to_touch(scene) -> None:
     """REINDEX CONCURRENTLY leaves `_ccnew`, under a name of its own."""
     scene.db.execute("CREATE INDEX idx_customer ON core.bookings (customer_id)")
-    blocker = scene.session(autocommit=False)
-    blocker.execute("UPDATE core.bookings SET status = 'held' WHERE id = 1")
-    hasty = scene.session(options="-c statement_timeout=300ms")
-    with pytest.raises(psycopg.errors.QueryCanceled):
-        hasty.execute("REINDEX INDEX CONCURRENTLY core.idx_customer")
-    blocker.rollback()
+    cut_off(scene, WRITES, "REINDEX INDEX CONCURRENTLY core.idx_customer")
     assert words(scene.run(TWO)) == ["exists", "built"]
     assert scene.indexes() == {**BOTH, "idx_customer_ccnew": False}
 
@@ -613,40 +652,12 @@ def test_a_disk_that_fills_up_leaves_nothing(scene, small_disk: Path) -> None:
 
 
 @pytest.fixture
-def pooled(scene, server_account, request) -> Iterator[str]:
+def pooled(scene, pgbouncer, request) -> str:
     """The scene's database behind a pgbouncer, in the mode that the test says."""
-    program = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
-    if program is None:
-        pytest.skip("no pgbouncer on the PATH: install pgbouncer")
-    place = Path(tempfile.mkdtemp(prefix="pool-"))
-    run = server_account(place)
     given = conninfo_to_dict(scene.conninfo)
-    users, config = place / "users", place / "pgbouncer.ini"
-    users.write_text('"postgres" ""\n')
-    config.write_text(
-        f"[databases]\n* = host={given['host']} port={given['port']}\n"
-        f"[pgbouncer]\nlisten_addr =\nunix_socket_dir = {place}\nlisten_port = 6432\n"
-        f"auth_type = trust\nauth_file = {users}\npool_mode = {request.param}\n"
-        "ignore_startup_parameters = extra_float_digits,options\n"
-        f"logfile = {place}/log\npidfile = {place}/pid\n"
-    )
-    for file in (users, config):
-        file.chmod(0o644)
-    run(program, "-d", config)
-    address = make_conninfo(scene.conninfo, host=str(place), port=6432)
-
-    def answers() -> bool:
-        with contextlib.suppress(psycopg.OperationalError):
-            psycopg.connect(address).close()
-            return True
-        return False
-
-    try:
-        scene.eventually(answers)
-        yield address
-    finally:
-        os.kill(int((place / "pid").read_text()), signal.SIGTERM)
-        shutil.rmtree(place, ignore_errors=True)
+    behind = SimpleNamespace(socket_dir=given["host"], port=given["port"])
+    pool = pgbouncer(behind, request.param)
+    return make_conninfo(scene.conninfo, host=str(pool.socket_dir), port=pool.port)
 
 
 @pytest.mark.parametrize("pooled", ["transaction"], indirect=True)

@@ -5,12 +5,24 @@ from __future__ import annotations
 import json
 import threading
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from indexlab import apply, plan
-from indexlab.apply import Event, Settings, Window, blockers, duplicates, journal, schedule, tender
+from indexlab.apply import (
+    Event,
+    Settings,
+    Window,
+    blockers,
+    care,
+    duplicates,
+    journal,
+    schedule,
+    sharing,
+    tender,
+)
 from indexlab.errors import InputError, TargetError
 from indexlab.runs import documents
 
@@ -41,7 +53,9 @@ def test_settings_are_read_from_words_and_written_back() -> None:
         ("jobs=0", "jobs is 0"),
         ("jobs", "write jobs=VALUE"),
         ("max_wait=-1", "max_wait is -1"),
-        ("max_lag=many", "'many' is not a size"),
+        ("max_lag=many", "'many' is not a size such as 64MB or 2GB, or a time such as 30s"),
+        ("memory=3bananas", "memory is '3bananas'"),
+        ("max_lag=30 s", "'s' is no setting"),
         ("window=10-12", "not two times"),
         ("window=10:00-10:00", "no length"),
         ("analyze=maybe", "analyze is 'maybe'"),
@@ -50,6 +64,33 @@ def test_settings_are_read_from_words_and_written_back() -> None:
 def test_settings_that_cannot_be_are_refused(text: str, reason: str) -> None:
     with pytest.raises(InputError, match=reason):
         Settings.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("word", "bytes_", "seconds"),
+    [
+        ("max_lag=64MB", 64 * 1024**2, 0.0),
+        ("max_lag=64m", 64 * 1024**2, 0.0),
+        ("max_lag=30s", 0, 30.0),
+        ("max_lag=1.5min", 0, 90.0),
+        ("max_lag=250ms", 0, 0.25),
+        ("max_lag=1h", 0, 3600.0),
+    ],
+)
+def test_a_lag_is_a_size_or_a_time(word: str, bytes_: int, seconds: float) -> None:
+    read = Settings.parse(word)
+    assert (read.max_lag, read.max_lag_seconds) == (bytes_, seconds)
+    assert Settings.parse(read.words()) == read
+
+
+def test_a_standby_that_stands_still_falls_behind_though_its_replay_lag_does_not() -> None:
+    delays = care.Delays()
+    assert delays.of(care.Lag("s", 0, 9.0, written=1000), 10.0) == 0.0  # it has everything
+    assert delays.of(care.Lag("s", 500, None, written=1500), 20.0) == 0.0  # first seen just now
+    assert delays.of(care.Lag("s", 700, 0.5, written=1700), 25.0) == 5.0
+    assert delays.of(care.Lag("s", 900, 0.5, written=1900), 50.0) == 30.0
+    assert delays.of(care.Lag("s", 200, 0.5, written=1900), 51.0) == 1.0  # replays again
+    assert delays.of(care.Lag("s", 200, 7.0, written=1900), 51.5) == 7.0
 
 
 @pytest.mark.parametrize(
@@ -112,9 +153,8 @@ def test_the_phase_and_its_end_are_told(scene) -> None:
         "INSERT INTO core.bookings SELECT n, 1, now(), 'x', repeat('y', 200) FROM generate_series(3000, 200000) AS n"
     )
     events: list[Event] = []
-    assert scene.run(
-        "CREATE INDEX n ON core.bookings (note, status, date);", on_event=events.append
-    ).complete
+    text = "CREATE INDEX n ON core.bookings (note, status, date);"
+    assert scene.run(text, lock_wait=0.1, on_event=events.append).complete
     phases = {event.phase for event in events if event.kind == "progress"}
     assert phases, "a build of this size is seen at least once"
     assert all(event.eta is None or event.eta >= 0 for event in events)
@@ -170,13 +210,9 @@ def test_tables_are_worked_on_side_by_side(scene) -> None:
     assert set(applied.analyzed) == {"core.bookings", "core.other"}
 
 
-def test_jobs_share_memory_and_parallel_workers(scene) -> None:
-    blocker = scene.session(autocommit=False)
-    blocker.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-    blocker.execute("SELECT FROM core.other")
+def test_jobs_share_memory_and_a_lone_one_has_all_parallel_workers(scene) -> None:
     scene.db.execute(
         """
-        CREATE TABLE core.seen (memory text, workers text);
         CREATE FUNCTION core.note(int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS $$
         BEGIN
             RAISE EXCEPTION 'memory % workers %', current_setting('maintenance_work_mem'),
@@ -185,13 +221,71 @@ def test_jobs_share_memory_and_parallel_workers(scene) -> None:
         END $$;
         """
     )
-    blocker.rollback()
-    applied = scene.run(
-        "CREATE INDEX s ON core.other (core.note(id));", jobs=2, memory=64 * 1024**2
-    )
-    assert "memory 32MB workers 1" in applied.outcomes[0].error
+    text = "CREATE INDEX s ON core.other (core.note(id));"
+    applied = scene.run(text, jobs=2, memory=64 * 1024**2)
+    assert "memory 32MB workers 2" in applied.outcomes[0].error
     with pytest.raises(InputError, match="too little for 2 jobs"):
         scene.run(PLAN, jobs=2, memory=1024**2)
+
+
+@pytest.mark.parametrize(
+    ("remaining", "total", "given"),
+    [
+        ((), 2, ()),
+        ((5.0,), 2, (2,)),
+        ((200.0, 100.0), 2, (2, 0)),  # the long one would end last, even with both
+        ((100.0, 100.0), 2, (1, 1)),
+        ((100.0, 90.0, 10.0), 3, (2, 1, 0)),
+        ((1.0, 1.0), 0, (0, 0)),
+    ],
+)
+def test_parallel_workers_go_to_what_would_end_last(
+    remaining: tuple[float, ...], total: int, given: tuple[int, ...]
+) -> None:
+    assert sharing.workers(remaining, total) == given
+
+
+def test_a_job_takes_no_parallel_worker_that_another_still_has() -> None:
+    pool = sharing.Workers(2, [("one", 50.0), ("two", 50.0)])
+    assert pool.take("one", 50) == 1
+    assert pool.take("two", 50) == 1
+    assert pool.take("one", 45) == 1
+    pool.leave("two")
+    assert pool.take("one", 30) == 2
+    assert pool.take("late", 500) == 0  # they come free when the other's statement ends
+    assert pool.take("one", 20) == 0
+    assert pool.take("late", 400) == 2
+
+
+def test_work_that_is_handed_out_is_done_by_those_who_are_free() -> None:
+    errands: sharing.Errands[str] = sharing.Errands(2)
+    both = threading.Barrier(2, timeout=30)
+    done: list[tuple[int, str]] = []
+
+    def work(job: str, number: int) -> None:
+        if number < 2:
+            both.wait()  # only two jobs at once pass here
+        done.append((number, job))
+
+    helper = threading.Thread(target=errands.help, args=["helper"])
+    helper.start()
+    errands.together("leader", [partial(work, number=number) for number in range(5)])
+    assert sorted(number for number, _ in done) == [0, 1, 2, 3, 4]
+    assert {job for _, job in done} == {"leader", "helper"}
+    errands.help("leader")
+    helper.join(30)
+    assert not helper.is_alive()
+
+
+def test_what_goes_wrong_in_handed_out_work_is_raised_where_it_came_from() -> None:
+    errands: sharing.Errands[str] = sharing.Errands(1)
+
+    def work(_job: str) -> None:
+        raise LookupError("lost")
+
+    with pytest.raises(LookupError, match="lost"):
+        errands.together("leader", [work])
+    errands.help("leader")
 
 
 def test_a_failure_of_one_job_lets_the_other_end_and_nothing_more_begin(scene) -> None:

@@ -156,22 +156,147 @@ def test_a_partition_that_is_created_meanwhile_gets_its_index(events) -> None:
     ]
 
 
-def test_a_writer_on_a_partition_is_not_kept_waiting(events) -> None:
-    """Locks that keep writers out are queued for only for a moment, and tried again."""
+class Writer:
+    """Inserts into a partition without a pause, from a session of its own."""
+
+    def __init__(self, scene) -> None:
+        self.conn = scene.session(options="-c lock_timeout=1s", application_name="writer")
+        self.writes = 0
+        self.error: psycopg.Error | None = None
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> Writer:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            while not self._stop.is_set():
+                self.conn.execute("INSERT INTO core.events VALUES (2001, 'n', '2026-01-01', 'x')")
+                self.writes += 1
+        except psycopg.Error as error:
+            self.error = error
+
+
+BEHIND_THE_KIT = """
+SELECT count(*)
+  FROM pg_stat_activity AS w
+  JOIN pg_stat_activity AS k ON k.pid = ANY (pg_blocking_pids(w.pid))
+ WHERE w.application_name = 'writer'
+   AND k.application_name = 'indexlab apply'
+   AND k.wait_event_type = 'Lock'
+"""
+
+
+def test_a_writer_behind_a_lock_that_is_queued_for_is_let_through_soon(events) -> None:
+    """The parent's lock keeps writers out: it is queued for only for a moment, and tried again."""
     holder = events.session(autocommit=False)
     holder.execute("INSERT INTO core.events VALUES (2000, 'n', '2026-01-01', 'x')")
-    waits: list[float] = []
-    tries: list[apply.Event] = []
+    with Writer(events) as writer:
+        events.eventually(lambda: writer.writes)
+        run = events.start(EVENTS)
+        seen = 0
+        while seen < 3:
+            events.eventually(lambda: events.db.execute(BEHIND_THE_KIT).fetchone() == (1,))
+            before = writer.writes
+            events.eventually(lambda before=before: writer.writes > before)
+            assert tree(events) == {}, "the lock was granted beside a writer that held its own"
+            seen += 1
+        holder.rollback()
+        assert run.result().complete
+    assert writer.error is None, "a writer waited a second for a lock that the kit queued for"
+    assert all(valid for valid, _ in tree(events).values())
 
-    def told(event: apply.Event) -> None:
-        if event.kind == "start":
-            tries.append(event)
-            writer = events.session(options="-c lock_timeout=1s")
-            writer.execute("INSERT INTO core.events VALUES (2001, 'n', '2026-01-01', 'x')")
-            waits.append(0)
-        if len(tries) == 3:
-            holder.rollback()
 
-    assert events.run(EVENTS, on_event=told).complete
-    assert len(tries) > 3
-    assert len(waits) == len(tries)
+def test_leaves_are_built_side_by_side(events) -> None:
+    blocker = events.session(autocommit=False)
+    blocker.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+    blocker.execute("SELECT FROM core.other")
+    run = events.start("CREATE INDEX events_day ON core.events (at);", jobs=3)
+    building = "SELECT array_agg(DISTINCT relid::regclass::text) FROM pg_stat_progress_create_index"
+    events.eventually(lambda: len(events.db.execute(building).fetchone()[0] or ()) == 3)
+    blocker.rollback()
+    applied = run.result()
+    assert applied.complete, applied
+    assert words(applied).count("built") == 5
+    assert all(valid for valid, _ in tree(events, "%events_day").values())
+    back = apply.rollback(events.target, applied.outcomes, execute=True)
+    assert back.complete, back
+    assert tree(events, "%events_day") == {}
+
+
+def test_leaves_that_were_built_when_another_failed_are_used_by_the_rerun(events) -> None:
+    events.db.execute("UPDATE core.events SET note = NULL WHERE region = 'n' AND id = 300")
+    text = "CREATE INDEX events_bad ON core.events ((1 / length(coalesce(note, ''))), at);"
+    failed = events.run(text, jobs=3)
+    assert words(failed)[-1] == "failed"
+    assert "a row does not fit the index" in failed.outcomes[-1].error
+    standing = tree(events, "%events_bad")
+    assert standing["events_bad"][0] is False
+    assert 'north "x"_events_bad' not in standing
+    events.db.execute("UPDATE core.events SET note = 'n' WHERE note IS NULL")
+    again = events.run(text, jobs=3)
+    assert again.complete, again
+    found = tree(events, "%events_bad")
+    assert len(found) == 5
+    assert all(valid for valid, _ in found.values())
+
+
+def test_an_index_that_the_plan_drops_is_not_adopted(events) -> None:
+    events.db.execute("CREATE INDEX by_hand ON core.south_old (at)")
+    text = "CREATE INDEX events_day ON core.events (at); DROP INDEX core.by_hand;"
+    applied = events.run(text)
+    assert applied.complete, applied
+    assert words(applied)[-1] == "dropped"
+    found = tree(events, "%")
+    assert "by_hand" not in found
+    assert found["south_old_events_day"] == (True, "core.south_events_day")
+    assert found["events_day"] == (True, None)
+    assert apply.rollback(events.target, applied.outcomes, execute=True).complete
+    assert events.indexes() == {"by_hand": True}
+
+
+FOREIGN = """
+CREATE FOREIGN DATA WRAPPER nowhere;
+CREATE SERVER far FOREIGN DATA WRAPPER nowhere;
+CREATE FOREIGN TABLE core.abroad PARTITION OF core.events FOR VALUES IN ('a') SERVER far;
+"""
+
+
+@pytest.mark.parametrize(
+    "apply_address",
+    ["embedded_server", pytest.param("pg15_server", marks=pytest.mark.pg15)],
+    indirect=True,
+)
+def test_a_foreign_partition_is_refused_since_the_parent_would_never_be_valid(events) -> None:
+    events.db.execute(FOREIGN)
+    text = "CREATE INDEX events_day ON core.events (at);"
+    with pytest.raises(ApplyRefused, match=r"its partition core\.abroad cannot have an index"):
+        events.run(text)
+    with pytest.raises(ApplyRefused, match=r"core\.abroad cannot enforce it"):
+        events.run("CREATE UNIQUE INDEX u ON core.events (id, region, at);")
+    assert events.indexes() == {}
+    # So it is on this server: all that can be attached is, and the parent stays invalid.
+    events.db.execute("CREATE INDEX events_day ON ONLY core.events (at)")
+    with pytest.raises(psycopg.errors.WrongObjectType):
+        events.db.execute("CREATE INDEX abroad_at ON core.abroad (at)")
+    for table in ('core."north ""x"""', "core.south"):
+        events.db.execute(f"CREATE INDEX a{len(table)} ON {table} (at)".encode())
+        events.db.execute(
+            f"ALTER INDEX core.events_day ATTACH PARTITION core.a{len(table)}".encode()
+        )
+    assert tree(events, "events_day") == {"events_day": (False, None)}
+    # And so it is with the way that the refusal names.
+    events.db.execute("DROP INDEX core.events_day CASCADE")
+    events.run(
+        'CREATE INDEX n_at ON core."north ""x""" (at); CREATE INDEX s_at ON core.south (at);'
+    )
+    events.db.execute(text.encode())
+    found = tree(events, "%")
+    assert found["events_day"] == (True, None)
+    assert (found["n_at"][1], found["s_at"][1]) == ("core.events_day", "core.events_day")

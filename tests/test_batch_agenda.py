@@ -9,6 +9,7 @@ import pytest
 from indexlab.batch.agenda import Agenda, Item, waves
 from indexlab.batch.tasks import NOTHING, Task
 from indexlab.errors import InputError
+from indexlab.progress import About, Lines
 
 NOON = datetime(2026, 6, 1, 12, 0, tzinfo=UTC)
 
@@ -135,3 +136,11 @@ def test_waves_count_the_targets_up_to_their_end(
 def test_waves_that_are_none_are_refused(text: str) -> None:
     with pytest.raises(InputError, match="--waves"):
         waves(text, 100)
+
+
+def test_the_line_of_a_target_goes_with_it() -> None:
+    lines = Lines()
+    lines.hear(About("a", "a: started"), None)
+    lines.hear(About("batch", "1 running"), None)
+    assert lines.hear(About("a", ""), None) == (("1 running", None),)
+    assert lines.hear("", None) == ()

@@ -206,7 +206,7 @@ def test_data_that_changed_between_the_sides_is_found(
 
 
 def bounded(query: str) -> Series:
-    return series(query, [1000.0], limit_ms=1000.0)
+    return series(query, [1000.0], limit_ms=1000.0, rows=0)
 
 
 def test_a_side_that_was_given_up_bounds_the_ratio() -> None:
@@ -220,6 +220,7 @@ def test_a_side_that_was_given_up_bounds_the_ratio() -> None:
     both = compared(measured(bounded("q")), measured(bounded("q"))).changes[0]
     assert both.verdict == "not significant"
     assert any("lower bound" in words for words in found.warnings)
+    assert not any("row counts differ" in words for words in found.warnings)
 
 
 def test_a_query_that_fails_on_one_side_is_told_and_breaks_the_run() -> None:
@@ -357,6 +358,22 @@ def test_a_slower_query_is_explained_by_its_plans() -> None:
     assert "do not tell why" in same.changes[0].reason
 
 
+def test_a_step_that_a_limit_stopped_is_no_error_of_the_planner() -> None:
+    def limited(**facts: Any) -> explain.Explain:
+        step = {"Node Type": "Sort", "Actual Loops": 1, **facts}
+        return plan(**{"Node Type": "Limit", "Shared Hit Blocks": 900, "Plans": [step]})
+
+    before = measured(series("q", noisy(1, 10), explain=plan()))
+    stopped = limited(**{"Plan Rows": 316_089, "Actual Rows": 10})
+    surprised = limited(**{"Plan Rows": 10, "Actual Rows": 316_089})
+    reasons = [
+        compared(before, measured(series("q", noisy(2, 30), explain=one))).changes[0].reason
+        for one in (stopped, surprised)
+    ]
+    assert "it expected" not in reasons[0]
+    assert "it expected 10 rows of Sort" in reasons[1]
+
+
 # The price
 
 
@@ -373,9 +390,22 @@ def test_reads_pay_for_writes_from_a_number_on() -> None:
     assert price.reads_for_the_build == pytest.approx(1000, rel=0.03)
     assert "90% -&gt; 0%" in price._repr_html_()
     assert "90% of its updates were heap-only (HOT), now 0%" in found.writes[0].reason
+    assert price.per_write is not None
+    assert price.for_the_build is not None
+    assert price.per_write[0] < 3 / 9 < price.per_write[1]
+    assert price.for_the_build[0] < 1000 < price.for_the_build[1]
+    assert "reads per write on (95% interval: 0.3" in str(price)
     back = benchmark.price(compared(after, before), after, before)
     assert back.reads_per_write == 0.0
     assert "No read became faster" in str(back)
+
+
+def test_a_price_within_the_noise_may_be_nothing_and_a_gain_may_never_pay() -> None:
+    same = measured(series("r", noisy(1, 10.0, 0.3)), series("w", noisy(2, 1.0, 0.3), kind="write"))
+    price = benchmark.price(compared(same, same), same, same, build_seconds=1.0)
+    assert price.per_write == (0.0, float("inf"))
+    assert price.for_the_build is not None
+    assert price.for_the_build[1] == float("inf")
 
 
 def test_the_same_measurement_on_a_server_that_was_replaced(database: Target) -> None:

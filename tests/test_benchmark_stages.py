@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -207,7 +206,7 @@ def test_interleaving_is_refused_where_others_may_be(at: Target, files: Path) ->
         with pytest.raises(InputError, match="do it on a clone, and say --disposable"):
             room.benchmark(mode="interleaved")
         with pytest.raises(InputError, match="cold for everybody"):
-            room.benchmark(cache="cold")
+            room.benchmark(settings="cache=cold")
         assert not room.benchmark(budget=0.5).is_interleaved
     with opened(at) as room:
         with pytest.raises(InputError, match="either --interleaved or --baseline"):
@@ -293,6 +292,49 @@ def test_the_demo_at_two_sizes(tmp_path: Path) -> None:
     assert badge["exponent_before"] > badge["exponent_after"] + 0.2
     assert (tmp_path / "scale" / "scale.png").read_bytes().startswith(b"\x89PNG")
     assert "rows^" in done.stdout
+    page = (tmp_path / "scale" / "scale.html").read_text()
+    assert f"report: {(tmp_path / 'scale' / 'scale.html').as_posix()}" in done.stdout
+    assert "grow more slowly with the indexes, from 2,000 to 20,000 rows" in page
+    assert f"rows^{badge['exponent_after']:.2f}" in page
+    assert "index.html" not in page
+
+
+def test_the_story_of_the_demo_ends_with_other_sizes(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "indexlab", "demo", "--rows", "4000", "--scale", "0.5,1"),
+            *("--budget", "2", "--what-if", "off", "--out", str(tmp_path / "story")),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    kept = tmp_path / "story"
+    found = documents.scaling(Run(kept))
+    assert found.rows == (2000, 4000)
+    own = {series.query: series.p50_ms for series in documents.measurement(Run(kept)).series}
+    assert {g.query: g.after_ms[1] for g in found.growths} == own  # not measured a second time
+    assert not (kept / "rows-4000").exists()
+    overview = (kept / "index.html").read_text()
+    assert 'href="scale.html"' in overview
+    for words in ("grow more slowly with the indexes", "controls moved", "pays for"):
+        assert words in overview
+    assert 'href="index.html"' in (kept / "scale.html").read_text()
+
+
+def test_wrong_sizes_are_refused_before_anything_is_started(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "indexlab", "demo", "--rows", "2000", "--scale", "1"),
+            *("--out", str(tmp_path / "story")),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, "--scale '1' is not a list" in done.stderr) == (2, True)
+    assert not (tmp_path / "story").exists()
 
 
 def test_sizes_are_the_demos_alone(at: Target, files: Path) -> None:
@@ -300,7 +342,7 @@ def test_sizes_are_the_demos_alone(at: Target, files: Path) -> None:
 
     options = Options(at.conninfo, "plan.sql", "workload.sql", files / "s", scale="1,2")
     with pytest.raises(InputError, match="works on the demo only"):
-        Pipeline(replace(options), lambda _text, _part: None).scaled()
+        Pipeline(options, lambda _text, _part: None)
 
 
 def test_a_cancelled_connection_is_no_crash_of_the_kit(at: Target) -> None:

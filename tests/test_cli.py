@@ -94,7 +94,7 @@ def _indexes(conninfo: str) -> list[str]:
 
 def test_help_names_every_command(indexlab: Command) -> None:
     said = indexlab("--help").stdout
-    for command in ("demo", "audit", "benchmark", "apply", "run", "rollback"):
+    for command in ("demo", "audit", "benchmark", "apply", "run", "rollback", "batch", "targets"):
         assert f"\n  {command} " in said
 
 

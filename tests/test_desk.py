@@ -33,7 +33,7 @@ def test_the_notebooks_are_copied_as_they_are(tmp_path: Path) -> None:
 
 
 def test_what_was_asked_for_is_the_default_of_each_copy(tmp_path: Path) -> None:
-    values = {"target": 'service="x y"', "plan": "../plan.sql"}
+    values = {"target": 'service="x\\y"', "plan": "../plan.sql"}
     desk.lay(tmp_path, values)
     for name in desk.NOTEBOOKS:
         cells = json.loads((tmp_path / f"{name}.ipynb").read_text())["cells"]
@@ -42,7 +42,6 @@ def test_what_was_asked_for_is_the_default_of_each_copy(tmp_path: Path) -> None:
         exec("".join(cell["source"]), space)
         assert {key: space[key] for key in values} == values
         assert "  # database: empty is the embedded demo" in "".join(cell["source"])
-        check_parameters(tmp_path / f"{name}.ipynb", {"target": "demo", "plan": "p"})
     assert desk.lay(tmp_path, values).copied == ()
 
 

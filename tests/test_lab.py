@@ -23,7 +23,7 @@ def lab() -> Iterator[Lab]:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("budget", "fast"), ("seed", 1.5), ("label", 3), ("statement_timeout", True)],
+    [("budget", "fast"), ("settings", 1.5), ("label", 3), ("precision", True)],
 )
 def test_a_mistyped_parameter_is_refused_before_it_measures(
     lab: Lab, name: str, value: object

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import doctest
 import importlib
 import inspect
 import re
@@ -14,10 +15,22 @@ import pandas as pd
 import pytest
 
 import indexlab
-from indexlab import apply, audit, benchmark, embedded, lab, plan, runs, starter, statements
+from indexlab import (
+    apply,
+    audit,
+    benchmark,
+    embedded,
+    lab,
+    plan,
+    records,
+    runs,
+    starter,
+    statements,
+)
 from indexlab import workload as workloads
 from indexlab.apply import Event, Session, Settings, Window
 from indexlab.catalog import Unresolved
+from indexlab.cli import terminal
 from indexlab.desk import Desk
 from indexlab.records import Record
 from indexlab.sandbox import Lacking
@@ -105,6 +118,8 @@ def results(place: Path) -> Iterator[object]:
         yield judged.statements
         yield demo.load(1, seconds=1)
         yield lab.read_inputs("demo:2000", "", "")
+    writers = benchmark.Writers(50.0, 1.0, ((-0.5, 1.0), (0.5, 3.0), (1.5, 2.0)), 0, 0.0, 12)
+    yield from (writers, writers.phases, benchmark.Settings())
     yield from (benchmark.Failure("q", "syntax"), Desk(Path("notebooks"), ("audit",)))
     yield plan.parse(PLAN, "hostile.sql")
     yield from (Settings.parse("jobs=2"), Window.parse("22:00-05:00"))
@@ -212,6 +227,12 @@ def test_text_is_safe_for_a_terminal() -> None:
     one = Recorded(HOSTILE, "SELECT 1", 1, 1.0, 1.0, 1, 1)
     for shown in (work, workloads.SampledQuery(work.queries[0], ()), statements.Statements((one,))):
         assert not {"\x1b", "\u202e"} & set(repr(shown))
+
+
+def test_the_examples_of_the_docstrings_hold() -> None:
+    for module in (records, terminal):
+        tested = doctest.testmod(module)
+        assert (tested.failed, tested.attempted > 0) == (0, True)
 
 
 def test_a_long_table_is_cut_in_text_and_says_where_the_rest_is() -> None:

@@ -412,3 +412,17 @@ def test_a_lab_in_a_notebook_shows_no_secret(people: Target, tmp_path: Path) -> 
         told = "".join(item._repr_html_() + repr(item) for item in shown)
     assert re.search("by_name", told)
     assert _in(told) == set()
+
+
+def test_an_exploration_works_behind_the_veil(people: Target, tmp_path: Path) -> None:
+    given = (people.conninfo, str(tmp_path / "plan.sql"), str(tmp_path / "workload.sql"))
+    own = f"SELECT id FROM people WHERE name = '{IN_ROWS}_7' AND note <> '{IN_TEXT}'"
+    with labs.open_lab("explore", *given, redact=True) as lab:
+        shown = [
+            *(lab.slowest(), lab.explain(), lab.explain("of_name"), lab.explain(own)),
+            *(lab.time("of_name", seconds=0.5), lab.try_index("", "of_name")),
+            lab.try_index("CREATE INDEX ON people (note)", own),
+        ]
+        told = "".join(item._repr_html_() + repr(item) for item in shown)
+    assert "Seq Scan on" in told
+    assert _in(told) == set()

@@ -67,7 +67,7 @@ def test_an_unknown_parameter_is_refused_before_anything_runs(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("budget", "fast"), ("seed", 1.5), ("disposable", "yes"), ("label", 3)]
+    ("name", "value"), [("budget", "fast"), ("settings", 1.5), ("disposable", "yes"), ("label", 3)]
 )
 def test_a_parameter_of_another_type_is_refused(tmp_path: Path, name: str, value: object) -> None:
     run = Run.create(tmp_path / "run", "benchmark")

@@ -241,8 +241,9 @@ def test_hostile_names_are_text_on_the_page(kept: Callable[..., Run], place: Pat
     Run(place / "a b<i>#?%").write("index.html", "<p>")
     (place / "<script>").mkdir()
     page = render.index(place).read_text()
-    for tag in ("<img", "<script", "<i>", "\u202e", "\x1b"):
+    for tag in ("<img", "<i>", "\u202e", "\x1b"):
         assert tag not in page
+    assert page.count("<script") == 1  # the page's own
     assert 'href="./a%20b%3Ci%3E%23%3F%25/index.html"' in page
     assert "&lt;script&gt;" in page
 
@@ -489,7 +490,7 @@ def test_the_index_is_sorted_and_filtered_by_keyboard(
     newest = runs.locator(names).all_inner_texts()
     runs.locator("th button").nth(2).press("Enter")
     assert runs.locator(names).all_inner_texts() == sorted(newest)
-    runs.locator("input").fill("run-07")
+    page.locator("#runs ~ .filter input").first.fill("run-07")
     shown = [text for text in runs.locator(names).all_inner_texts() if text]
     assert "run-07" in shown
     assert runs.locator("tbody tr:visible").count() == 1
@@ -503,7 +504,7 @@ def test_the_index_leads_to_its_runs_and_its_trends(
     trends = page.locator(".il-trend")
     assert trends.count() == 4
     assert "Median latency of a query over 40 measurements" in str(
-        trends.first.get_attribute("aria-label")
+        trends.nth(1).get_attribute("aria-label")
     )
     page.locator("nav.contents a").nth(1).click()
     assert page.url.endswith("#trend-1")

@@ -14,7 +14,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from indexlab import target
-from indexlab.errors import InputError, TargetError
+from indexlab.errors import InputError, TargetError, Unreachable
 from indexlab.target import CONNINFO_VARIABLE, SECRETS, Target
 
 SECRET = "hunter2/&=% '\\"
@@ -381,3 +381,33 @@ def test_a_server_that_does_not_answer_is_refused(silent: int):
 
 def uri(cluster: Any, password: str | None = None, database: str = "postgres") -> str:
     return str(cluster.uri(password, database))
+
+
+def test_only_silence_may_pass(pg15_server: Any, tmp_path: Path) -> None:
+    """Who asks again after a refusal locks an account; who does not, gives a restart up."""
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        silent = f"host=127.0.0.1 port={closed.getsockname()[1]} dbname=x user=x"
+    refusals = {
+        silent: True,
+        f"host={tmp_path} dbname=x user=x": True,
+        "service=there_is_no_such_service": False,
+        pg15_server.uri("not-the-password"): False,
+        pg15_server.uri(pg15_server.password, "nowhere"): False,
+    }
+    found = {}
+    for address in refusals:
+        with (
+            pytest.raises(Unreachable) as refused,
+            target.connect(target.resolve(address, {})),
+        ):
+            pass
+        found[address] = refused.value.may_pass
+        assert pickle.loads(pickle.dumps(refused.value)).may_pass == refused.value.may_pass
+    assert found == refusals
+
+
+@pytest.mark.parametrize("words", ["the database system is starting up", "sorry, too many clients"])
+def test_a_server_that_is_not_ready_may_be_in_a_moment(words: str) -> None:
+    said = f'connection to server at "h" (::1), port 5432 failed: FATAL:  {words} already'
+    assert target._may_pass(said)

@@ -123,10 +123,7 @@ def _line(line: str, values: Values) -> str:
         return line
     _, _, help_ = rest.partition("  # ")
     kind = rest.partition("=")[0].strip()
-    value = values[name]
-    # Papermill reads no escaped quotation mark.
-    written = repr(value) if '"' in value else json.dumps(value, ensure_ascii=False)
-    return f"{name}: {kind} = {written}  # {help_}"
+    return f"{name}: {kind} = {json.dumps(values[name], ensure_ascii=False)}  # {help_}"
 
 
 def command(folder: Path, *, browser: bool, port: int) -> list[str]:

@@ -94,11 +94,14 @@ def clean(text: object) -> str:
     >>> clean("a\x1b[31mb\u202ec")
     'a\\x1b[31mb\\u202ec'
     """
+    shown = str(text)
+    if shown.isprintable():  # which holds for none of the characters below
+        return shown
     return "".join(
         character
         if character in "\n\t" or unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Co")
         else character.encode("unicode_escape", "surrogatepass").decode()
-        for character in str(text)
+        for character in shown
     )
 
 

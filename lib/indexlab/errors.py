@@ -42,7 +42,7 @@ class Unreachable(TargetError):
             or is full. A refused login, an unknown database or service stays as it is.
     """
 
-    def __init__(self, message: str, *, may_pass: bool):
+    def __init__(self, message: str, *, may_pass: bool = False):
         super().__init__(message)
         self.may_pass = may_pass
 

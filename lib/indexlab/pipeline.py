@@ -13,6 +13,7 @@ from indexlab import benchmark as benchmarking
 from indexlab import charts, closing, render, runs, units
 from indexlab import lab as labs
 from indexlab.apply import Applied, Settings
+from indexlab.benchmark import Measurement
 from indexlab.benchmark import load as loading
 from indexlab.benchmark import scale as scales
 from indexlab.demo import database
@@ -79,6 +80,9 @@ class Pipeline:
             )
         labs.check_export(options.export, options.export_to)
         labs.check_redaction(Settings.parse(options.settings), redact=options.redact)
+        self._measuring()
+        if options.scale:
+            self._factors()
         if options.baseline:
             documents.measurement(Run(Path(options.baseline)))
 
@@ -110,7 +114,12 @@ class Pipeline:
             "apply",
             self.options.out,
             lambda lab: lab.require_complete(lab.apply(execute=execute, settings=settings)),
-            {"execute": execute, "settings": settings, **self._asking()},
+            {
+                "execute": execute,
+                "settings": settings,
+                "disposable": self.options.disposable,
+                **self._asking(),
+            },
         )
 
     def benchmark(
@@ -128,76 +137,87 @@ class Pipeline:
             "label": options.label if label is None else label,
             "baseline": options.baseline if baseline is None else baseline,
             "mode": options.mode if mode is None else mode,
-            "cache": options.cache,
             "budget": options.budget,
             "precision": options.precision,
-            "seed": options.seed,
-            "statement_timeout": options.statement_timeout,
+            "settings": self._measuring().words(),
         }
-        put: dict[str, Any] = {
-            "clients": options.clients,
-            "rate": options.rate,
-            "seconds": options.seconds,
-        }
-        if options.clients:
-            loading.check(**put)
-        before = self._load_before()
 
         def verb(lab: Lab) -> None:
             lab.benchmark(**measured)
-            lab.load(**put, baseline=before, seed=options.seed)
+            lab.load(measured["settings"], baseline=measured["baseline"])
 
         return self._stage(
-            "benchmark",
-            out or options.out,
-            verb,
-            {**measured, **put, "load_baseline": before, "disposable": options.disposable},
+            "benchmark", out or options.out, verb, {**measured, "disposable": options.disposable}
         )
 
-    def _load_before(self) -> str:
-        """Return the run that put the same load on before, if there is one."""
-        for path in (self.options.out / "before", Path(self.options.baseline or "-")):
-            if self.options.clients and Run(path).has("load"):
-                return path.as_posix()
-        return ""
+    def _measuring(self) -> benchmarking.Settings:
+        """Return how the benchmark is to go about it."""
+        options = self.options
+        chosen = benchmarking.Settings(
+            cache=options.cache,
+            seed=options.seed,
+            statement_timeout=options.statement_timeout,
+            clients=options.clients,
+            rate=options.rate,
+            seconds=options.seconds,
+        )
+        if chosen.clients:
+            loading.check(chosen.clients, chosen.rate, chosen.seconds)
+        return chosen
 
     def scaled(self) -> Json:
         """Measure the demo at several sizes, with and without the plan's indexes.
 
-        Keeps a run for each size, and `scale.json` with its chart over all.
+        Keeps a run for each size, and over all `scale.json` with its chart and its page. A run that
+        has measured the demo's own size in turns already is not measured again.
 
         Raises:
             InputError: the target is not the demo, or the sizes are no list of numbers.
         """
-        options = self.options
-        if self._inputs.target is not None:
-            raise InputError("--scale makes data of other sizes, so it works on the demo only")
-        factors = scales.parse(options.scale)
-        base = database.rows_of(options.target)
-        rows = [round(base * factor) for factor in factors]
-        run = Run.create(options.out, "scale")
-        sides = []
-        for size in rows:
-            self.tell(f"{size:,} bookings", None)
-            place = options.out / f"rows-{size}"
-            one = replace(
-                options, target=f"demo:{size}", out=place, report=False, mode="interleaved"
-            )
-            with database.opened(
-                one.target, fresh=True, progress=lambda text: self.tell(text, None)
-            ):
-                stages = Pipeline(replace(one, execute=True, baseline="", clients=0), self.tell)
-                stages.apply()
-                stages.benchmark()
-            with database.opened(one.target, fresh=True, progress=lambda _text: None):
-                pass  # the next user of the demo finds it without the indexes
-            sides.append(
-                (documents.measurement(Run(place / "before")), documents.measurement(Run(place)))
-            )
+        base = database.rows_of(self.options.target)
+        rows = [round(base * factor) for factor in self._factors()]
+        run = Run.create(self.options.out, "scale")
+        sides = [self._at_size(size, is_base=size == base) for size in rows]
         found = benchmarking.scaling(rows, sides)
         charts.scale(found).save(run.path / "scale.png")
         run.write_json("scale", documents.of_scaling(found))
+        if self.options.report:
+            render.scale_page(run)
         return run.read_json("scale")
+
+    def _factors(self) -> tuple[float, ...]:
+        """Return what to multiply the demo's size by; pure."""
+        if self._inputs.target is not None:
+            raise InputError("--scale makes data of other sizes, so it works on the demo only")
+        return scales.parse(self.options.scale)
+
+    def _at_size(self, size: int, *, is_base: bool) -> tuple[Measurement, Measurement]:
+        """Measure both sides in turns on a demo of this size, or take what this run has measured."""
+        options, out = self.options, self.options.out
+        if is_base and Run(out).has("benchmark") and Run(out / "before").has("benchmark"):
+            before, after = (documents.measurement(Run(path)) for path in (out / "before", out))
+            if after.is_paired_with(before):
+                return before, after
+        self.tell(f"{size:,} bookings", None)
+        place = out / f"rows-{size}"
+        spec = f"demo:{size}"
+        one = replace(
+            options,
+            target=spec,
+            out=place,
+            report=False,
+            mode="interleaved",
+            execute=True,
+            baseline="",
+            clients=0,
+            scale="",
+        )
+        with database.opened(spec, fresh=True, progress=self.tell):
+            stages = Pipeline(one, self.tell)
+            stages.apply()
+            stages.benchmark()
+        database.renew(spec, progress=lambda _text, _part: None)
+        return documents.measurement(Run(place / "before")), documents.measurement(Run(place))
 
     def story(self) -> Json:
         """Audit, benchmark, apply and benchmark again; `run.json` and `index.html` tell of it all.
@@ -240,6 +260,9 @@ class Pipeline:
                 summary.headline = after["headline"]
             if self.options.execute:
                 self._drop_replaced(summary, measured=measures)
+            if self.options.scale and self.options.execute and measures:
+                with summary.stage("scale"):
+                    self.scaled()
         return Run(out).read_json("run")
 
     def _put_load(self, out: Path) -> None:
@@ -256,7 +279,7 @@ class Pipeline:
             redact=options.redact,
             tell=self.tell,
         ) as lab:
-            lab.load(options.clients, rate=options.rate, seconds=options.seconds, seed=options.seed)
+            lab.load(self._measuring().words())
 
     def _interleaves(self) -> bool:
         """Whether both sides can be measured after the build."""

@@ -181,10 +181,16 @@ class Planner:
             self.tell("asking HypoPG on the target", None)
             self._whatif = self._holding.enter_context(open_hypopg(self.target))
         else:
-            self.tell("making a sandbox", None)
             everything = replace(self.workload, queries=(*self.workload.queries, *self._asked))
             self._whatif = self._holding.enter_context(
-                open_sandbox(self.target, catalog, IndexPlan(scope), everything, keep=self.keep)
+                open_sandbox(
+                    self.target,
+                    catalog,
+                    IndexPlan(scope),
+                    everything,
+                    keep=self.keep,
+                    tell=self.tell,
+                )
             )
         return self._whatif
 

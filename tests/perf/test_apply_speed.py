@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import signal
 import statistics
 import subprocess
 import threading
@@ -48,7 +49,7 @@ DROP = f"DROP INDEX IF EXISTS {', '.join(f'core.{name}' for name in NAMES)}"
 
 @pytest.fixture(scope="module")
 def demo() -> Iterator[Target]:
-    with database.opened(f"demo:{ROWS}", fresh=True, progress=lambda _: None) as target:
+    with database.opened(f"demo:{ROWS}", fresh=True, progress=lambda *_: None) as target:
         yield target
 
 
@@ -210,9 +211,7 @@ class Sampler:
 
 
 @contextlib.contextmanager
-def writers(
-    target: Target, place: Path, seconds: int
-) -> Iterator[Callable[[], list[tuple[float, float]]]]:
+def writers(target: Target, place: Path) -> Iterator[Callable[[], list[tuple[float, float]]]]:
     """Write at a fixed rate; the yielded function waits for its end and returns moments, latencies."""
     with psycopg.connect(target.conninfo, autocommit=True) as conn:
         conn.execute(KEYS)
@@ -226,7 +225,7 @@ def writers(
         [
             *command,
             "-T",
-            str(seconds),
+            "600",
             "--log",
             f"--log-prefix={place / 'latency'}",
             target.conninfo,
@@ -237,7 +236,8 @@ def writers(
     )
 
     def ended() -> list[tuple[float, float]]:
-        _, said = process.communicate(timeout=seconds + 30)  # it writes its log at the end
+        process.send_signal(signal.SIGALRM)  # as if its time were over: it writes its log
+        _, said = process.communicate(timeout=30)
         assert process.returncode == 0, said
         lines = [line.split() for file in place.glob("latency*") for line in file.open()]
         return [
@@ -258,16 +258,15 @@ def p99(latencies: list[float]) -> float:
 
 
 def beside(
-    target: Target, place: Path, work: Callable[[], object], seconds: int
+    target: Target, place: Path, work: Callable[[], object]
 ) -> tuple[list[tuple[float, float]], float]:
     """Return the writers' latencies in ms, by the seconds since a build began, and its length."""
     fresh(target)
-    with writers(target, place, seconds) as ended:
+    with writers(target, place) as ended:
         time.sleep(2)  # the load's own start is not part of the measurement
         began = time.time()
         work()
         over = time.time()
-        assert over - began < seconds - 2, "the load ended before the build"
         found = ended()
     return [(at - began, ms) for at, ms in found if began <= at <= over], over - began
 
@@ -277,13 +276,11 @@ def test_writers_do_not_notice_who_builds(demo: Target, tmp_path: Path) -> None:
     drawn: dict[str, list[tuple[float, float]]] = {}
     pooled: dict[str, list[float]] = defaultdict(list)
     works = {"psql": by_psql(demo, tmp_path), "apply": by_apply(demo, tmp_path)}
-    fresh(demo)
-    seconds = 5 + round(6 * timed(works["psql"]))
     longest, watched, watching = 0.0, 0, 0.0
     for number in range(WRITER_PAIRS):
         for name in ("psql", "apply") if number % 2 else ("apply", "psql"):
             with Sampler(demo) as sampler:
-                found, length = beside(demo, tmp_path, works[name], seconds)
+                found, length = beside(demo, tmp_path, works[name])
             drawn[name] = found
             sides[name].append(p99([ms for _, ms in found]))
             pooled[name] += [ms for _, ms in found]
@@ -316,4 +313,4 @@ def test_writers_do_not_notice_who_builds(demo: Target, tmp_path: Path) -> None:
         charts.writers(drawn["psql"], drawn["apply"]).save(Path(place))
     assert ratio <= 1.5
     assert longest <= 0.1
-    assert watched <= watching + WRITER_PAIRS
+    assert watched <= watching

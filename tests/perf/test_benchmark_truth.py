@@ -6,7 +6,6 @@ machine that does nothing else; where it needs a busy one, it makes one busy its
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import statistics
 import subprocess
@@ -22,7 +21,7 @@ import pytest
 from psycopg import sql
 
 from indexlab import audit as auditing
-from indexlab import benchmark, demo, embedded, plan, target, workload
+from indexlab import benchmark, demo, embedded, plan, target, units, workload
 from indexlab.benchmark import Change, Comparison
 from indexlab.target import Target
 from indexlab.workload import SampledQuery
@@ -36,7 +35,7 @@ CREATE INDEX marker ON marked (x);
 VACUUM ANALYZE;
 """
 POINT = "SELECT filler FROM points WHERE id = 4711"
-MILLISECOND = "SELECT count(*) FROM generate_series(1, 11000) AS g"
+MILLISECOND = "SELECT count(*) FROM generate_series(1, 17000) AS g"
 SAME = tuple(
     [f"SELECT filler FROM points WHERE id = {n}" for n in (1, 500, 25_000, 49_999)]
     + [f"SELECT count(*) FROM points WHERE id < {n}" for n in (300, 1_000, 3_000, 9_000)]
@@ -109,29 +108,50 @@ def by_pgbench(at: Target, statement: str, times: int, place: Path) -> list[floa
     return [int(line.split()[2]) / 1000 for line in lines]
 
 
-def test_against_pgbench(at: Target, tmp_path: Path) -> None:
-    cores = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {min(cores)})  # both clients on one core, by inheritance
+@contextmanager
+def placed(at: Target, client: int, server: int) -> Iterator[None]:
+    """Hold clients on one processor and new server processes on another, by inheritance.
+
+    Left to itself, the scheduler moves them, and a round trip between two processors takes several
+    times as long as one within: a comparison of two clients would be one of their places.
+    """
+    with target.connect(at) as conn:
+        row = conn.execute("SELECT pg_read_file('postmaster.pid')").fetchone()
+    assert row is not None
+    postmaster = int(row[0].split()[0])
+    kept = [(process, os.sched_getaffinity(process)) for process in (0, postmaster)]
     try:
-        found: dict[str, list[tuple[float, float]]] = {POINT: [], MILLISECOND: []}
-        for turn in range(10):
-            for statement, times in ((POINT, 4000), (MILLISECOND, 400)):
-
-                def ours(statement: str = statement) -> float:
-                    measured = benchmark.measure(at, queries([statement]), rounds=20, budget=5)
-                    return measured.series[0].p50_ms
-
-                def theirs(statement: str = statement, times: int = times) -> float:
-                    return statistics.median(by_pgbench(at, statement, times, tmp_path))
-
-                first, second = (ours, theirs) if turn % 2 else (theirs, ours)
-                a, b = first(), second()
-                found[statement].append((a, b) if turn % 2 else (b, a))
+        for (process, _), processor in zip(kept, (client, server), strict=True):
+            os.sched_setaffinity(process, {processor})
+        yield
     finally:
-        os.sched_setaffinity(0, cores)
-    print(
-        "\n\n| statement | kit p50 | pgbench p50 | kit - pgbench | limit |\n|---|---|---|---|---|"
-    )
+        for process, processors in kept:
+            os.sched_setaffinity(process, processors)
+
+
+@pytest.mark.parametrize("place", ["one processor", "two processors"])
+def test_against_pgbench(at: Target, tmp_path: Path, place: str) -> None:
+    """Both clients in turns, ten times, each with a connection of its own every time."""
+    cores = sorted(os.sched_getaffinity(0))
+    if place == "two processors" and len(cores) < 2:
+        pytest.skip("this machine has one processor")
+    found: dict[str, list[tuple[float, float]]] = {POINT: [], MILLISECOND: []}
+
+    def ours(statement: str) -> float:
+        measured = benchmark.measure(at, queries([statement]), rounds=20, budget=5)
+        return measured.series[0].p50_ms
+
+    def theirs(statement: str) -> float:
+        times = 4000 if statement == POINT else 400
+        return statistics.median(by_pgbench(at, statement, times, tmp_path))
+
+    with placed(at, cores[0], cores[0] if place == "one processor" else cores[1]):
+        for turn in range(10):
+            for statement, pairs in found.items():
+                if turn % 2:
+                    pairs.append((ours(statement), theirs(statement)))
+                else:
+                    pairs.append((theirs(statement), ours(statement))[::-1])
     point = statistics.median(a - b for a, b in found[POINT]) * 1000
     ratio = statistics.median(a / b for a, b in found[MILLISECOND]) - 1
     for statement, words, limit in (
@@ -139,7 +159,12 @@ def test_against_pgbench(at: Target, tmp_path: Path) -> None:
         (MILLISECOND, f"{ratio:+.1%}", "5 %"),
     ):
         kit, other = (statistics.median(side) for side in zip(*found[statement], strict=True))
-        print(f"| `{statement}` | {kit:.4f} ms | {other:.4f} ms | {words} | {limit} |")
+        apart = sorted(a - b for a, b in found[statement])
+        print(
+            f"\n| client and server on {place}, `{statement}` | kit {kit:.4f} ms | "
+            f"pgbench {other:.4f} ms | {words} (limit {limit}) | "
+            f"in ten turns {1000 * apart[0]:+.1f} to {1000 * apart[-1]:+.1f} us |"
+        )
     assert abs(point) <= 10
     assert abs(ratio) <= 0.05
 
@@ -147,16 +172,18 @@ def test_against_pgbench(at: Target, tmp_path: Path) -> None:
 # Nothing changed
 
 
-def pairs(at: Target, hidden: str, statements: Sequence[str], seed: int) -> tuple[Change, ...]:
+def pairs(
+    at: Target, hidden: str, statements: Sequence[str], seed: int, budget: float
+) -> tuple[Change, ...]:
     sides = benchmark.interleave(
-        at, queries(statements), [("public", hidden)], budget=20, precision=0.05, seed=seed
+        at, queries(statements), [("public", hidden)], budget=budget, precision=0.05, seed=seed
     )
     return benchmark.compare(*sides, seed=seed).changes
 
 
 def one_after_the_other(at: Target, seed: int) -> Comparison:
     before, after = (
-        benchmark.measure(at, queries(SAME), budget=4, precision=0.05, seed=seed + place)
+        benchmark.measure(at, queries(SAME), budget=2.5, precision=0.05, seed=seed + place)
         for place in (0, 1)
     )
     return benchmark.compare(before, after, seed=seed)
@@ -172,7 +199,7 @@ def test_nothing_changed(at: Target, mode: str, load: int) -> None:
     with busy(load):
         for seed in range(200 // len(SAME)):
             if mode == "interleaved":
-                changes += pairs(at, "unused_key", SAME, seed)
+                changes += pairs(at, "unused_key", SAME, seed, 4)
             else:
                 comparison = one_after_the_other(at, 2 * seed)
                 changes += comparison.changes
@@ -223,7 +250,7 @@ def test_a_known_slowdown_is_found(at: Target, name: str, statement: str) -> Non
     known = statistics.median(truth(at, statement, 100) for _ in range(3))
     changes: list[Change] = []
     for seed in range(5):
-        changes += pairs(at, "marker", [statement] * 10, seed)
+        changes += pairs(at, "marker", [statement] * 10, seed, 12)
     found = sum(change.verdict == "slower" for change in changes)
     covered = sum(change.ratio_low <= known <= change.ratio_high for change in changes)
     print(
@@ -245,6 +272,8 @@ def test_a_known_slowdown_is_found(at: Target, name: str, statement: str) -> Non
 
 # What it costs
 
+PRECISION = 0.05
+
 
 def test_the_bookings_workload_costs_little_beyond_its_queries(at: Target) -> None:
     with target.connect(at) as admin:
@@ -265,61 +294,22 @@ def test_the_bookings_workload_costs_little_beyond_its_queries(at: Target) -> No
     with target.connect(shop, read_only=True) as conn:
         sampled = workload.sample(conn, workload.read(demo.WORKLOAD))
     began = time.monotonic()
-    before, after = benchmark.interleave(shop, sampled, names, budget=120, precision=0.05)
+    before, after = benchmark.interleave(shop, sampled, names, budget=240, precision=PRECISION)
     wall = time.monotonic() - began
     own = before.conditions.queries_s + after.conditions.queries_s
     comparison = benchmark.compare(before, after)
-    wide = [
-        change.query
-        for change in comparison.changes
-        if change.ratio_high / change.ratio_low - 1 > 0.06
-    ]
-    print(
-        f"\n| bookings, 1,000,000 rows, {len(sampled)} queries to 5 % | {wall:.1f} s in all | "
-        f"{own:.1f} s in queries | {wall - own:.1f} s beyond (limit 20 s) | "
-        f"{comparison.headline} | wider than 6 %: {', '.join(wide) or 'none'} |"
-    )
-    assert wall - own <= 20
-
-
-# TPC-H
-
-TPCH = Path(__file__).with_name("tpch.py")
-
-
-@pytest.mark.skipif(not TPCH.exists(), reason="the TPC-H data is another benchmark's")
-def test_regressions_of_tpch_are_found_and_explained() -> None:
-    specification = importlib.util.spec_from_file_location("tpch", TPCH)
-    assert specification is not None
-    assert specification.loader is not None
-    tpch = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(tpch)
-    statements = {name: text.strip().rstrip(";") for name, text in tpch.QUERIES.items()}
-    text = "\n".join(f"-- name: {name}\n{body};" for name, body in statements.items())
-    sampled = tuple(SampledQuery(query, ((),)) for query in workload.parse(text).queries)
-    hidden = [("public", name) for name in tpch.INDEXES]
-    with tpch.embedded_18("1") as server:
-        there = target.resolve(server.conninfo(tpch.INDEXED), {})
-        before, after = benchmark.interleave(
-            there, sampled, hidden, budget=240, statement_timeout=20
-        )
-    comparison = benchmark.compare(before, after, indexes=list(tpch.INDEXES))
-    print(
-        "\n\n| query | without | with | ratio | interval | verdict | plan |\n|---|---|---|---|---|---|---|"
-    )
+    print("\n\n| query | without | with | ratio | width of its interval |\n|---|---|---|---|---|")
     for change in comparison.changes:
         print(
-            f"| {change.query} | {change.before_words} | {change.after_words} | {change.ratio:.2f} | "
-            f"{change.ratio_low:.2f} to {change.ratio_high:.2f} | {change.verdict} | "
-            f"{change.difference} |"
+            f"| {change.query} | {units.ms(change.before_ms)} | {units.ms(change.after_ms)} | "
+            f"{change.ratio:.4f} | {change.ratio_high / change.ratio_low - 1:.1%} |"
         )
-    slower = comparison.regressions(1.2)
+    # The rule looked at 500 resamples now and then, the comparison draws 2,000 others.
+    wide = [c.query for c in comparison.changes if c.ratio_high / c.ratio_low - 1 > 1.3 * PRECISION]
     print(
-        f"\nall queries: {comparison.reads}; beyond --max-slowdown 1.2: "
-        f"{', '.join(change.query for change in slower) or 'none'}; {comparison.drift}"
+        f"\n| bookings, 1,000,000 rows, {len(sampled)} queries to {PRECISION:.0%} | {wall:.1f} s in all | "
+        f"{own:.1f} s in queries | {wall - own:.1f} s beyond (limit 20 s) | "
+        f"{comparison.headline} | not as precise: {', '.join(wide) or 'none'} |"
     )
-    for change in slower:
-        print(f"{change.query} is slower: {change.reason}")
-        assert change.difference != "same plan", change.query
-        assert change.reason
-    assert len(comparison.changes) == len(statements)
+    assert not wide
+    assert wall - own <= 20

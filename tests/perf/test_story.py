@@ -55,7 +55,7 @@ def test_the_first_demo(place: Path) -> None:
     began = time.perf_counter()
     program = (
         "from indexlab.demo import database\n"
-        "with database.opened('demo', progress=lambda _text: None): pass"
+        "with database.opened('demo', progress=lambda *_: None): pass"
     )
     environment = os.environ | {"INDEXLAB_HOME": str(place / "home"), "INDEXLAB_DEMO_ROWS": ROWS}
     subprocess.run([sys.executable, "-c", program], env=environment, check=True)

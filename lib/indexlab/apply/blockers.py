@@ -185,7 +185,7 @@ SELECT w.pid,
                           - COALESCE(a.xact_start, a.state_change))::float8 AS age_seconds,
        a.query_start,
        COALESCE(CASE WHEN a.state IS NOT NULL THEN a.query END, '') AS query
-  FROM unnest(%(pids)s::int[]) AS w (pid)
+  FROM pg_catalog.unnest(%(pids)s::int[]) AS w (pid)
   LEFT JOIN pg_catalog.pg_stat_progress_create_index AS p ON p.pid = w.pid
   LEFT JOIN (SELECT l.pid,
                     true AS waiting,
@@ -195,7 +195,7 @@ SELECT w.pid,
               GROUP BY l.pid) AS k ON k.pid = w.pid
   LEFT JOIN LATERAL (
        SELECT DISTINCT u.pid
-         FROM unnest(CASE WHEN k.waiting THEN pg_catalog.pg_blocking_pids(w.pid) END
+         FROM pg_catalog.unnest(CASE WHEN k.waiting THEN pg_catalog.pg_blocking_pids(w.pid) END
                      || NULLIF(p.current_locker_pid, 0)::int) AS u (pid)
         WHERE u.pid IS NOT NULL) AS b ON true
   LEFT JOIN pg_catalog.pg_stat_activity AS a ON a.pid = b.pid

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import time
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -28,7 +30,9 @@ PER_METHOD = {"btree": 1.0, "hash": 1.1, "gist": 1.5, "spgist": 1.2, "gin": 0.7,
 
 LAG = """
 SELECT COALESCE(NULLIF(r.application_name, ''), 'a standby') AS name,
-       pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), r.replay_lsn)::bigint AS bytes
+       pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), r.replay_lsn)::bigint AS bytes,
+       extract(epoch FROM r.replay_lag)::float8 AS seconds,
+       pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), '0/0')::bigint AS written
   FROM pg_catalog.pg_stat_replication AS r
  ORDER BY r.pid
 """
@@ -41,12 +45,40 @@ class Lag:
     name: str
     bytes: int | None
     """None where the role may not see it."""
+    seconds: float | None = None
+    """How long the last thing took that it replayed; None where it is idle, or has not yet."""
+    written: int = 0
+    """The end of the server's WAL, in bytes."""
 
 
 def lags(conn: psycopg.Connection[Any]) -> tuple[Lag, ...]:
     """Read how far the standbys are behind; reads only."""
     with conn.cursor(row_factory=class_row(Lag)) as cursor:
         return tuple(cursor.execute(LAG).fetchall())
+
+
+class Delays:
+    """How long standbys are behind, by where the server's WAL ended when it was looked at before.
+
+    `replay_lag` alone tells how long the last thing took that was replayed: while replay stands
+    still, so does it.
+    """
+
+    def __init__(self) -> None:
+        self._seen: deque[tuple[float, int]] = deque(maxlen=10_000)
+
+    def of(self, lag: Lag, now: float) -> float:
+        """Return how many seconds a standby is behind at least, and remember where the WAL ends.
+
+        Args:
+            lag: as it was just read.
+            now: seconds on a clock that only goes on.
+        """
+        self._seen.append((now, lag.written))
+        if not lag.bytes:
+            return 0.0
+        missing = (at for at, written in self._seen if written > lag.written - (lag.bytes or 0))
+        return max(lag.seconds or 0.0, now - next(missing, now))
 
 
 PLACES = """
@@ -154,25 +186,29 @@ def _size(room: _Room, method: str) -> int:
 WORKERS = "SELECT pg_catalog.current_setting('max_parallel_maintenance_workers')::int"
 
 
-def share(conn: psycopg.Connection[Any], settings: Settings) -> dict[str, str]:
-    """Share memory and parallel workers out among the jobs; empty where nothing is to be set.
+def workers(conn: psycopg.Connection[Any]) -> int:
+    """Read how many parallel workers a build of the session may use."""
+    return int(conn_row(conn, WORKERS)[0])
+
+
+def memory(settings: Settings) -> dict[str, str]:
+    """Share memory out among the jobs, as settings of their sessions; pure.
+
+    Returns:
+        Nothing where each is to have what its session has.
 
     Raises:
-        InputError: there is too little memory for a job.
+        InputError: there is too little for a job.
     """
-    shared: dict[str, str] = {}
-    if settings.jobs > 1:
-        workers = conn_row(conn, WORKERS)[0]
-        shared["max_parallel_maintenance_workers"] = str(int(workers) // settings.jobs)
-    if settings.memory:
-        each = settings.memory // settings.jobs
-        if each < LEAST_MEMORY:
-            raise InputError(
-                f"{units.size(settings.memory)} of memory are too little for "
-                f"{settings.jobs} jobs: each needs {units.size(LEAST_MEMORY)}"
-            )
-        shared["maintenance_work_mem"] = str(each // 1024)
-    return shared
+    if not settings.memory:
+        return {}
+    each = settings.memory // settings.jobs
+    if each < LEAST_MEMORY:
+        raise InputError(
+            f"{units.size(settings.memory)} of memory are too little for "
+            f"{units.plural(settings.jobs, 'job')}: each needs {units.size(LEAST_MEMORY)}"
+        )
+    return {"maintenance_work_mem": str(each // 1024)}
 
 
 def check(conn: psycopg.Connection[Any], settings: Settings, spaces: set[str], need: int) -> None:
@@ -187,7 +223,9 @@ def check(conn: psycopg.Connection[Any], settings: Settings, spaces: set[str], n
     Raises:
         TargetError: the role does not see a limit's figure, or the disk is too full.
     """
-    if settings.max_lag and any(item.bytes is None for item in lags(conn)):
+    if (settings.max_lag or settings.max_lag_seconds) and any(
+        item.bytes is None for item in lags(conn)
+    ):
         raise TargetError(
             "max_lag cannot be kept: the role does not see the standbys' positions; "
             "GRANT pg_monitor to it, or leave max_lag out"
@@ -207,19 +245,36 @@ def check(conn: psycopg.Connection[Any], settings: Settings, spaces: set[str], n
 
 
 def objection(
-    conn: psycopg.Connection[Any], settings: Settings, spaces: set[str], now: datetime
+    conn: psycopg.Connection[Any],
+    settings: Settings,
+    spaces: set[str],
+    now: datetime,
+    delays: Delays,
 ) -> str:
-    """Say why a build should not begin now; empty where nothing is against it. Reads only."""
+    """Say why a build should not begin now; empty where nothing is against it. Reads only.
+
+    Args:
+        conn: any session.
+        settings: of the run.
+        spaces: tablespaces of the plan.
+        now: with its time zone.
+        delays: what the run has seen of its standbys so far.
+    """
     hours = settings.hours
     if hours is not None and (left := hours.wait(now)):
         return f"the window {hours} opens in {units.duration(left.total_seconds())}"
-    if settings.max_lag:
-        for lag in lags(conn):
-            if lag.bytes is not None and lag.bytes > settings.max_lag:
-                return (
-                    f"{lag.name} has {units.size(lag.bytes)} to replay, "
-                    f"more than {units.size(settings.max_lag)}"
-                )
+    for lag in lags(conn) if settings.max_lag or settings.max_lag_seconds else ():
+        if settings.max_lag and lag.bytes is not None and lag.bytes > settings.max_lag:
+            return (
+                f"{lag.name} has {units.size(lag.bytes)} to replay, "
+                f"more than {units.size(settings.max_lag)}"
+            )
+        behind = delays.of(lag, time.monotonic())
+        if settings.max_lag_seconds and behind > settings.max_lag_seconds:
+            return (
+                f"{lag.name} is {units.duration(behind)} behind, "
+                f"more than {units.duration(settings.max_lag_seconds)}"
+            )
     if settings.min_free:
         room = free(conn, spaces)
         if room is not None and room < settings.min_free:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
+from typing import Any
 
 import psycopg
 from psycopg import sql as compose
@@ -22,14 +23,17 @@ from indexlab.apply.lock import RunnerLock
 from indexlab.apply.outcomes import UNFINISHED, Applied, Outcome
 from indexlab.apply.schedule import Chain, chains
 from indexlab.apply.settings import Settings
+from indexlab.apply.sharing import Errands, Workers
 from indexlab.apply.statements import identifier
 from indexlab.apply.steps import BUILDS, Step
 from indexlab.apply.tender import WATCH_SECONDS, Event, Tender
-from indexlab.apply.worker import Worker, outcome
+from indexlab.apply.worker import Work, Worker, outcome
 from indexlab.errors import TargetError
 from indexlab.plan import CreateIndex
 from indexlab.sql import RelationName
 from indexlab.target import Target
+
+PARALLEL = "max_parallel_maintenance_workers"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +43,10 @@ class Orders:
     steps: tuple[Step, ...]
     sizes: Mapping[int, int]
     """Estimated bytes by number of step."""
-    share: Mapping[str, str]
-    """Settings by which the jobs share memory and parallel workers."""
+    memory: Mapping[str, str]
+    """Settings by which the jobs share memory."""
+    workers: int | None = None
+    """Parallel workers that the jobs share; None where the only job has what its session has."""
 
     @property
     def spaces(self) -> set[str]:
@@ -53,6 +59,44 @@ class Orders:
         }
 
 
+class _Queue:
+    """What the jobs take from: chains, what others hand out, parallel workers."""
+
+    def __init__(self, waiting: deque[Chain], orders: Orders, jobs: int):
+        self.orders = orders
+        self.errands: Errands[Worker] = Errands(jobs)
+        self._waiting = waiting
+        first = [(chain, self._bytes(chain)) for chain in (*waiting,)[:jobs]]
+        self._workers = Workers(orders.workers, first) if orders.workers is not None else None
+
+    def next(self) -> Chain | None:
+        """Take the chain that is next; None when all are taken."""
+        try:
+            return self._waiting.popleft()
+        except IndexError:
+            return None
+
+    def equip(self, worker: Worker, job: Hashable, left: Chain) -> None:
+        """Give a job its share of memory and parallel workers for its next statement.
+
+        Args:
+            worker: who carries it out.
+            job: the chain, or the help that a worker gives to one.
+            left: the steps of the chain that are not done.
+        """
+        if self._workers is not None:
+            number = self._workers.take(job, self._bytes(left))
+            worker.share = {**self.orders.memory, PARALLEL: str(number)}
+
+    def end(self, job: Hashable) -> None:
+        """Let others have a job's share of parallel workers."""
+        if self._workers is not None:
+            self._workers.leave(job)
+
+    def _bytes(self, chain: Chain) -> float:
+        return float(sum(self.orders.sizes.get(number, 0) for number in chain))
+
+
 class Crew:
     """The work of a run, done in threads of its own."""
 
@@ -62,28 +106,45 @@ class Crew:
         settings: Settings,
         lock: RunnerLock,
         tender: Tender,
+        *,
         journal: Journal | None,
+        session: psycopg.Connection[Any],
     ):
+        """Get ready.
+
+        Args:
+            target: the database.
+            settings: of the run.
+            lock: held by the run.
+            tender: who watches what the jobs send.
+            journal: None keeps nothing.
+            session: open and idle, for the job that begins first; it is not closed here.
+        """
         self._target = target
         self._settings = settings
         self._lock = lock
         self._tender = tender
         self._journal = journal
+        self._sessions = [session]
         self._failed = threading.Event()
         self._guard = threading.Lock()
         self._outcomes: dict[int, tuple[Outcome, ...]] = {}
         self._analyzed: list[str] = []
         self._warnings: list[str] = []
+        self._delays = care.Delays()
 
     def work(self, orders: Orders) -> Applied:
         """Run the steps; the first that fails lets nothing more begin."""
-        waiting = deque(chains(orders.steps, orders.sizes, self._settings.jobs))
-        jobs = min(self._settings.jobs, len(waiting))
+        jobs = self._settings.jobs
+        waiting = deque(chains(orders.steps, orders.sizes, jobs))
+        if not any(step.action == "parts" for step in orders.steps):
+            jobs = min(jobs, len(waiting))  # nobody would hand anything out
         if jobs < 2:
-            self._take(waiting, orders)
+            self._take(_Queue(waiting, orders, 1))
         else:
+            queue = _Queue(waiting, orders, jobs)
             with ThreadPoolExecutor(jobs, "indexlab-job") as pool:
-                for job in [pool.submit(self._take, waiting, orders) for _ in range(jobs)]:
+                for job in [pool.submit(self._take, queue) for _ in range(jobs)]:
                     job.result()
         self._leave_out(orders)
         told_ = tuple(item for n in sorted(self._outcomes) for item in self._outcomes[n])
@@ -100,26 +161,47 @@ class Crew:
             self._journal.end(complete=applied.complete, interrupted=applied.interrupted)
         return applied
 
-    def _take(self, waiting: deque[Chain], orders: Orders) -> None:
-        given = (self._target, self._settings, self._lock, self._tender, orders.share)
+    def _take(self, queue: _Queue) -> None:
+        given = (self._target, self._settings, self._lock, self._tender, queue.orders.memory)
         with closing(Worker(*given)) as worker:
-            while True:
-                try:
-                    chain = waiting.popleft()
-                except IndexError:
-                    return
-                try:
-                    self._follow(worker, chain, orders)
-                except BaseException:
-                    self._failed.set()
-                    raise
+            worker.cleared = lambda step: self._may_begin(worker, step, queue.orders)
+            with self._guard:
+                if self._sessions:
+                    worker.adopt(self._sessions.pop())
+            try:
+                while (chain := queue.next()) is not None:
+                    self._follow(worker, chain, queue)
+            except BaseException:
+                self._failed.set()
+                raise
+            finally:
+                queue.errands.help(worker)
 
-    def _follow(self, worker: Worker, chain: Chain, orders: Orders) -> None:
-        for number in chain:
+    def _follow(self, worker: Worker, chain: Chain, queue: _Queue) -> None:
+        worker.together = partial(self._together, queue=queue, chain=chain)
+        for place, number in enumerate(chain):
             if self._failed.is_set() or self._tender.stopping:
                 break
-            self._step(worker, number, orders)
-        self._analyze(worker, chain, orders)
+            queue.equip(worker, chain, chain[place:])
+            self._step(worker, number, queue.orders)
+        queue.end(chain)
+        if self._journal is not None:
+            self._journal.settle()
+        self._analyze(worker, chain, queue.orders)
+
+    def _together(self, leader: Worker, works: Sequence[Work], queue: _Queue, chain: Chain) -> None:
+        """Have works of a chain's step done by its job and by those that have no chain any more."""
+
+        def equipped(worker: Worker, work: Work) -> None:
+            job = chain if worker is leader else (chain, id(worker))
+            queue.equip(worker, job, chain)
+            try:
+                work(worker)
+            finally:
+                if worker is not leader:
+                    queue.end(job)
+
+        queue.errands.together(leader, [partial(equipped, work=work) for work in works])
 
     def _step(self, worker: Worker, number: int, orders: Orders) -> None:
         step = orders.steps[number]
@@ -153,20 +235,20 @@ class Crew:
             self._journal.close(outcomes[-1], number)
         with self._guard:
             self._outcomes[number] = outcomes
-        for item in outcomes:
-            self._tender.tell(Event("end", step, item.attempts, outcome=item))
+        self._tender.tell(Event("end", step, outcomes[-1].attempts, outcome=outcomes[-1]))
 
     def _may_begin(self, worker: Worker, step: Step, orders: Orders) -> bool:
         """Wait until nothing is against a step; False where the run ends first."""
         settings = self._settings
-        if not (settings.max_lag or settings.min_free or settings.window):
+        lag = settings.max_lag or settings.max_lag_seconds
+        if not (lag or settings.min_free or settings.window):
             return True
         if step.action not in (*BUILDS, "drop", "constraint"):
             return True
         spaces = orders.spaces
 
         def asked(conn: psycopg.Connection[object]) -> str:
-            return care.objection(conn, settings, spaces, datetime.now().astimezone())
+            return care.objection(conn, settings, spaces, datetime.now().astimezone(), self._delays)
 
         while objection := worker.asking(asked):
             if self._tender.stopping or self._failed.is_set():

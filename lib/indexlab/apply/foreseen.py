@@ -56,7 +56,22 @@ def restoring(step: Step, definition: str) -> Step:
 class Foreseen:
     """The target as it will be when the steps above have run."""
 
-    def __init__(self, catalog: Catalog, plan: IndexPlan, *, constraints: bool = False):
+    def __init__(
+        self,
+        catalog: Catalog,
+        plan: IndexPlan,
+        *,
+        constraints: bool = False,
+        dropping: tuple[RelationName, ...] = (),
+    ):
+        """Begin with what is there.
+
+        Args:
+            catalog: read with the plan.
+            plan: whose statements will be asked about.
+            constraints: whether unique indexes become constraints of their names.
+            dropping: indexes that will go, beside those that the plan drops.
+        """
         self.catalog = catalog
         self._constraints = constraints
         self._made: list[Index] = []
@@ -64,6 +79,10 @@ class Foreseen:
         self._gone: set[RelationName] = set()
         found = (catalog.find(name, drop.search_path) for drop in plan.drops for name in drop.names)
         self._doomed = {item.qualified for item in found if item is not None}
+        for name in dropping:
+            index = self.index(name)
+            parts = () if index is None else _attached(catalog, index)
+            self._doomed |= {name, *parts}
 
     def index(self, name: RelationName) -> Index | None:
         """Return the index with this qualified name."""
@@ -145,10 +164,24 @@ class Foreseen:
         lacking = _lacking(self.catalog, self.catalog.relation(wanted.table), wanted)
         if lacking:
             return _refused(step, f"{PARTITION_KEY}: {lacking} is not among its keys")
+        foreign = self._foreign(wanted.table)
+        if foreign:
+            return _refused(step, foreign_partitions(foreign, unique=wanted.unique))
         if same is None and (absent := self._absent(step, wanted)).action != "build":
             return absent
         reason = "" if same is None else "it is there, but not on every partition yet"
-        return replace(step, action="parts", reason=reason)
+        return replace(
+            step, action="parts", reason=reason, doomed=tuple(sorted(self._doomed, key=str))
+        )
+
+    def _foreign(self, table: int) -> tuple[str, ...]:
+        """Return the partitions of a table, at every depth, that are foreign tables."""
+        below = [
+            item for item in self.catalog.relations if item.parent == table and item.is_partition
+        ]
+        own = (str(item.qualified) for item in below if item.kind == "foreign table")
+        deeper = (name for item in below for name in self._foreign(item.oid))
+        return (*own, *deeper)
 
     def _constrained(self, step: Step, wanted: Index, relation: Relation) -> Step:
         """Have a unique index become a constraint, where that is asked for."""
@@ -268,6 +301,22 @@ class Foreseen:
             if index is None and self._relation(qualified) is None:
                 return name
             number += 1
+
+
+def foreign_partitions(names: tuple[str, ...], *, unique: bool) -> str:
+    """Say why there is no index on a table with these foreign partitions.
+
+    The server counts partitions, foreign ones, too, when it looks whether all have their index
+    (validatePartitionedIndex in tablecmds.c), so the parent's would stay invalid for ever.
+    """
+    which = f"its {'partition' if len(names) == 1 else 'partitions'} {', '.join(names)}"
+    if unique:
+        return f"{which} cannot enforce it: a foreign table has no index"
+    return (
+        f"{which} cannot have an index, being foreign, and so the parent's never becomes valid part "
+        "by part: plan it on each of the other partitions instead; when all have theirs, a plain "
+        "CREATE INDEX on the parent takes them over, with writers locked out for a moment"
+    )
 
 
 PARTITION_KEY = "a unique index on a partitioned table must contain its partition key"

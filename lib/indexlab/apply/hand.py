@@ -67,7 +67,8 @@ class Hand:
         self._settings = settings
         self._lock = lock
         self._tender = tender
-        self._share = share
+        self.share = share
+        """Settings of the session beside those that every run has."""
         self._stack = ExitStack()
         self._conn: psycopg.Connection[Any] | None = None
         self._who: Identity | None = None
@@ -78,6 +79,12 @@ class Hand:
         """Whether the last statement has gone to the server."""
         self.spent: Spent = ""
         """The budget that has ended the last statement, if one has."""
+
+    def adopt(self, conn: psycopg.Connection[Any]) -> None:
+        """Work on a session that is open already and that its owner will close."""
+        self._conn, self._who = conn, sessions.identity(conn)
+        sessions.search_in(conn, None)
+        self._set, self._path = {}, None
 
     def close(self) -> None:
         """Let go of the session."""
@@ -91,6 +98,7 @@ class Hand:
         number: int,
         *,
         kind: EventKind = "start",
+        cleaning: bool = False,
         lock_timeout: float = 0,
         limit: float = 0,
     ) -> Exception | None:
@@ -100,7 +108,8 @@ class Hand:
             step: that it is for.
             statement: to run.
             number: of the attempt, from 1.
-            kind: of the event that tells it; `clean` goes on after Ctrl-C.
+            kind: of the event that tells it.
+            cleaning: whether it goes on after Ctrl-C, and has no budget but `limit`.
             lock_timeout: seconds; only for a statement that waits for no old transactions.
             limit: seconds that it may take; 0 for any.
         """
@@ -109,7 +118,7 @@ class Hand:
             self._lock.ensure(partial(self._wait_for_lock, step))
             self._tender.tell(Event(kind, step, number, detail=statement))
             conn, who = self._ready(lock_timeout, limit, step)
-            flight = InFlight(conn, who.pid, step, kind == "clean", number)
+            flight = InFlight(conn, who.pid, step, cleaning, number)
             self._tender.begin(flight)
             try:
                 self.sent = True
@@ -268,7 +277,7 @@ class Hand:
         wanted = sessions.wanted_settings(
             writing=True, lock_timeout=lock_timeout, statement_timeout=limit
         )
-        whole = {**wanted, **self._share}
+        whole = {**wanted, **self.share}
         if whole != self._set:
             sessions.settle(self._conn, whole)
             self._set = whole

@@ -39,10 +39,19 @@ class Journal:
     def close(self, outcome: Outcome, number: int) -> None:
         """Note what became of a step.
 
-        It is on the disk with the next intent or the end; until then the catalog knows.
+        It is on the disk with the next intent, with `settle` or with the end; until then the catalog
+        knows.
         """
         entry = {"event": "outcome", "step": number, "outcome": asdict(outcome)}
         self._append(entry, sync=False)
+
+    def settle(self) -> None:
+        """Have what was noted so far survive a loss of power."""
+        try:
+            with self._guard, self.path.open("rb") as handle:
+                os.fsync(handle.fileno())
+        except OSError as error:
+            raise self._unwritable(error) from None
 
     def part(self, outcome: Outcome, number: int) -> None:
         """Note what became of a part of a step that goes on."""
@@ -69,9 +78,12 @@ class Journal:
                 if new:
                     _sync_directory(self.path.parent)
         except OSError as error:
-            raise IncompleteError(
-                f"cannot write {self.path.as_posix()!r}: {error.strerror}; nothing more is begun"
-            ) from None
+            raise self._unwritable(error) from None
+
+    def _unwritable(self, error: OSError) -> IncompleteError:
+        return IncompleteError(
+            f"cannot write {self.path.as_posix()!r}: {error.strerror}; nothing more is begun"
+        )
 
 
 def intended(step: Step) -> Outcome:

@@ -18,10 +18,12 @@ from indexlab.catalog import (
     part_name,
     partitions_of,
 )
-from indexlab.plan import CreateIndex, IndexDef, IndexPlan, revised
+from indexlab.plan import CreateIndex, IndexPlan, revised
 from indexlab.sql import RelationName
 
 Kind = Literal["only", "leaf", "attach"]
+ORDER: tuple[Kind, ...] = ("only", "leaf", "attach")
+"""Leaves are tables of their own, so that they may be built side by side; none needs another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +35,14 @@ class Part:
     step: Step
     adopted: str = ""
     """The definition of an index that was there before and is attached."""
+    bytes: int = 0
+    """Size of the table of a leaf."""
 
 
 def todo(catalog: Catalog, step: Step) -> tuple[Part, ...]:
     """Return what is left to do, in order; empty when every partition is attached.
+
+    The leaves are in the order of their sizes, the largest first, so that jobs end together.
 
     Args:
         catalog: read with `leaves` as the plan, so that expressions compare on every partition.
@@ -49,7 +55,8 @@ def todo(catalog: Catalog, step: Step) -> tuple[Part, ...]:
         return ()
     taken = {(item.schema, item.name) for item in catalog.relations}
     there = None if step.name.schema is None else catalog.index(step.name.schema, step.name.name)
-    return tuple(_below(catalog, step, _Above(root, step.name, there), taken))
+    found = _below(catalog, step, _Above(root, step.name, there), taken)
+    return tuple(sorted(found, key=lambda part: (ORDER.index(part.kind), -part.bytes)))
 
 
 def leaves(catalog: Catalog, step: Step) -> IndexPlan:
@@ -78,7 +85,7 @@ def _below(
 ) -> Iterator[Part]:
     there = above.there
     if there is None:
-        yield Part("only", only_step(step, above.table, above.name))
+        yield Part("only", _part_step(step, above.table, above.name, only=True))
     for part in direct_partitions(catalog, above.table):
         partitioned = part.kind == "partitioned table"
         found = _serving(catalog, step, part, None if there is None else there.oid)
@@ -90,7 +97,7 @@ def _below(
         if partitioned:
             yield from _below(catalog, step, _Above(part, child, found), taken)
         elif not ready:
-            yield Part("leaf", leaf_step(step, part, child))
+            yield Part("leaf", _part_step(step, part, child, only=False), bytes=part.bytes)
         # What bears the name of a part of ours was left by an earlier run.
         others = found is not None and found.name != part_name(part.name, step.name.name)
         adopted = found.definition if found is not None and ready and others else ""
@@ -106,7 +113,11 @@ def _serving(catalog: Catalog, step: Step, part: Relation, parent: int | None) -
     )
     if not isinstance(wanted, Index):
         return None
-    equal = [item for item in catalog.indexes_of(part.oid) if item.equals(wanted)]
+    equal = [
+        item
+        for item in catalog.indexes_of(part.oid)
+        if item.equals(wanted) and item.qualified not in step.doomed
+    ]
     partitioned = part.kind == "partitioned table"
     ours = part_name(part.name, step.name.name)
     free = [item for item in equal if item.parent is None and item.constraint is None]
@@ -126,21 +137,19 @@ def _free_name(part: Relation, planned: RelationName, taken: set[tuple[str, str]
     return RelationName(part.schema, name)
 
 
-def _index_on(step: Step, table: Relation, name: RelationName, *, only: bool) -> IndexDef:
+def _part_step(step: Step, table: Relation, name: RelationName, *, only: bool) -> Step:
+    """Build the index of one partition, or that of a partitioned table alone.
+
+    The latter takes a moment and is invalid until the indexes of all parts are attached to it.
+    """
     assert isinstance(step.planned, CreateIndex)
-    return step.planned.index.revise(
+    index = step.planned.index.revise(
         name=name.name,
         table=table.qualified,
         concurrently=not only,
         if_not_exists=False,
         only=only,
     )
-
-
-def leaf_step(step: Step, table: Relation, name: RelationName) -> Step:
-    """Build the index of one partition."""
-    assert isinstance(step.planned, CreateIndex)
-    index = _index_on(step, table, name, only=False)
     return replace(
         step,
         name=name,
@@ -149,23 +158,7 @@ def leaf_step(step: Step, table: Relation, name: RelationName) -> Step:
         statement=index.sql,
         planned=replace(revised(step.planned, index), search_path=step.planned.search_path),
         reason=f"part of {step.index}",
-        undo=drop_sql(name, if_exists=True),
-    )
-
-
-def only_step(step: Step, table: Relation, name: RelationName) -> Step:
-    """Create the index of a partitioned table alone, invalid until all parts are attached."""
-    assert isinstance(step.planned, CreateIndex)
-    index = _index_on(step, table, name, only=True)
-    return replace(
-        step,
-        name=name,
-        on=table.qualified,
-        action="build",
-        statement=index.sql,
-        planned=replace(revised(step.planned, index), search_path=step.planned.search_path),
-        reason=f"part of {step.index}",
-        undo=drop_sql(name, if_exists=True, concurrently=False),
+        undo=drop_sql(name, if_exists=True, concurrently=not only),
     )
 
 

@@ -147,8 +147,13 @@ class _Run:
     journal: Journal | None
 
     def carry_out(self, decide: Decide, source: str, *, execute: bool) -> Applied:
-        with RunnerLock(self.target, self.settings.runner_wait) as lock:
-            orders = self._decided(lock, decide, source, execute=execute)
+        reading = sessions.opened(self.target, lock_timeout=reading_wait(self.settings))
+        with RunnerLock(self.target, self.settings.runner_wait) as lock, reading as reader:
+            assert lock.conn is not None
+            sessions.refuse_pooler(reader, lock.conn)
+            if execute:
+                lock.ensure(self._waits)
+            orders = self._decided(reader, decide, source)
             steps = orders.steps
             if not execute:
                 return Applied(
@@ -159,27 +164,22 @@ class _Run:
             if self.journal is not None:
                 self.journal.begin(self.target.spec, source, self.settings.words())
             tender = Tender(self.target, self.on_event, self.settings)
-            crew = Crew(self.target, self.settings, lock, tender, self.journal)
+            crew = Crew(
+                self.target, self.settings, lock, tender, journal=self.journal, session=reader
+            )
             with ThreadPoolExecutor(1, "indexlab-apply") as pool:
                 work = pool.submit(crew.work, orders)
                 tender.tend(work)
                 return work.result()
 
-    def _decided(self, lock: RunnerLock, decide: Decide, source: str, *, execute: bool) -> Orders:
+    def _decided(self, reader: psycopg.Connection[Any], decide: Decide, source: str) -> Orders:
         """Read and decide, again while a lock of another session keeps the catalog from it."""
         deadline = time.monotonic() + self.settings.max_wait
         while True:
             try:
-                with sessions.opened(
-                    self.target, lock_timeout=reading_wait(self.settings)
-                ) as reader:
-                    assert lock.conn is not None
-                    sessions.refuse_pooler(reader, lock.conn)
-                    if execute:
-                        lock.ensure(self._waits)
-                    steps = decide(reader)
-                    refuse(steps, source)
-                    return self._orders(reader, steps)
+                steps = decide(reader)
+                refuse(steps, source)
+                return self._orders(reader, steps)
             except psycopg.errors.LockNotAvailable:
                 if time.monotonic() > deadline:
                     raise TargetError(
@@ -191,7 +191,8 @@ class _Run:
     def _orders(self, conn: psycopg.Connection[Any], steps: tuple[Step, ...]) -> Orders:
         """Find out what the builds will take, and refuse what has no room; reads only."""
         sizes = care.estimated_bytes(conn, steps)
-        orders = Orders(steps, sizes, care.share(conn, self.settings))
+        workers = care.workers(conn) if self.settings.jobs > 1 else None
+        orders = Orders(steps, sizes, care.memory(self.settings), workers)
         if any(step.action in BUILDS for step in steps):
             care.check(conn, self.settings, orders.spaces, sum(sizes.values()))
         return orders

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 from indexlab import sql
@@ -23,10 +24,19 @@ def reversal(catalog: Catalog, outcomes: tuple[Outcome, ...]) -> tuple[Step, ...
         catalog: read with `rebuilt(outcomes)` as the plan.
         outcomes: of a run, or of several in their order.
     """
-    foreseen = Foreseen(catalog, rebuilt(outcomes))
+    foreseen = Foreseen(catalog, rebuilt(outcomes), dropping=tuple(_dropping(outcomes)))
     return tuple(
         step for outcome in reversed(outcomes) if (step := _reverse(foreseen, outcome)) is not None
     )
+
+
+def _dropping(outcomes: tuple[Outcome, ...]) -> Iterator[RelationName]:
+    """Find the indexes that go again, so that none of them stands in for one that comes back."""
+    for outcome in outcomes:
+        if outcome.undo and outcome.definition:
+            index = _create(outcome.definition).index
+            if sql.parse(outcome.undo, "the outcomes")[0].kind != "index_stmt":
+                yield RelationName(index.table.schema, index.name or "")
 
 
 def rebuilt(outcomes: tuple[Outcome, ...]) -> IndexPlan:

@@ -11,6 +11,7 @@ from indexlab.errors import InputError
 from indexlab.records import Record
 
 UNITS = {"": 1, "b": 1, "kb": 1024, "mb": 1024**2, "gb": 1024**3, "tb": 1024**4}
+DURATIONS = {"ms": 0.001, "s": 1, "min": 60, "h": 3600}
 WORD = re.compile(r"(?P<name>[a-z_]+)(?:=(?P<value>\S+))?")
 SIZES = ("memory", "max_lag", "min_free")
 
@@ -76,7 +77,10 @@ class Settings(Record):
     memory: int = 0
     """Bytes of maintenance_work_mem of all jobs together; 0 for what the session has, for each."""
     max_lag: int = 0
-    """Bytes of WAL that a standby may have left to replay when a build begins; 0 for any."""
+    """Bytes of WAL that a standby may have left to replay when a build begins; 0 for any. As a word
+    it may be a time, too: `max_lag=30s` is `max_lag_seconds=30`."""
+    max_lag_seconds: float = 0.0
+    """Seconds that a standby may be behind when a build begins; 0 for any."""
     min_free: int = 0
     """Bytes that must be free on the server's disks when a build begins; 0 for any."""
     window: str = ""
@@ -92,6 +96,9 @@ class Settings(Record):
     the audit says which."""
     show_values: bool = False
     """Whether duplicates are reported with their values, which are data of the target."""
+    watch_writers: float = 0.0
+    """Writes of the workload per second to put on beside the builds, each rolled back, so as to see
+    what writers notice; 0 for none. On a disposable target only."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -122,6 +129,9 @@ class Settings(Record):
             if match is None or match["name"] not in usual:
                 raise InputError(f"{word!r} is no setting of apply: there are {', '.join(usual)}")
             name = match["name"]
+            if name == "max_lag" and (seconds := _seconds(match["value"] or "")) is not None:
+                given["max_lag_seconds"] = seconds
+                continue
             given[name] = _value(name, match["value"], usual[name])
         return cls(**given)
 
@@ -148,6 +158,12 @@ def size(text: str) -> int:
     return round(float(match[1]) * UNITS[unit])
 
 
+def _seconds(text: str) -> float | None:
+    """Read a time such as `30s` or `5min`; None where it is none."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|min|h)", text)
+    return None if match is None else float(match[1]) * DURATIONS[match[2]]
+
+
 def _value(name: str, text: str | None, usual: object) -> Any:
     if isinstance(usual, bool):
         if text not in (None, "true", "false"):
@@ -156,7 +172,11 @@ def _value(name: str, text: str | None, usual: object) -> Any:
     if text is None:
         raise InputError(f"{name} needs a value: write {name}=VALUE")
     if name in SIZES:
-        return size(text)
+        try:
+            return size(text)
+        except InputError as error:
+            other = ", or a time such as 30s" if name == "max_lag" else ""
+            raise InputError(f"{name} is {text!r}: {error}{other}") from None
     if isinstance(usual, str):
         return text
     try:

@@ -86,7 +86,8 @@ class Event(Record):
 def _ending(outcome: Outcome) -> str:
     cost = f"{units.size(outcome.bytes)} " if outcome.bytes else ""
     took = f"in {units.duration(outcome.seconds)}" if outcome.seconds else ""
-    return " ".join(filter(None, (outcome.outcome, cost + took, outcome.error))).strip()
+    told = " ".join(filter(None, (outcome.outcome, cost + took))).strip()
+    return f"{told}: {outcome.error}" if outcome.error else told
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -137,7 +138,8 @@ class Tender:
         self._waits: dict[str, _Waits] = {}
         self._watching = contextlib.ExitStack()
         self._watcher: psycopg.Connection[Any] | None = None
-        self._next_watch = 0.0
+        # Counted from the begin on, so that it is never more than one look a second.
+        self._next_watch = time.monotonic() + min(WATCH_SECONDS, settings.lock_wait)
 
     # The caller's thread.
 
@@ -221,7 +223,7 @@ class Tender:
         """Count what is waited, and decide whether a budget is used up."""
         waits = self._waits.setdefault(watched.flight.step.index, _Waits())
         waits.sessions |= {session.pid: session for session in seen.blockers}
-        if seen.waiting:
+        if seen.waiting and not self._among_ourselves(seen):
             waits.seconds += now - watched.seen
         watched.seen = now
         if not seen.queueing:
@@ -240,6 +242,10 @@ class Tender:
             self._next_watch = min(self._next_watch, max(deadline, now + TICK_SECONDS))
         if seen.waiting and waits.seconds >= self._settings.max_wait:
             watched.spent = "max_wait"
+
+    def _among_ourselves(self, seen: Observation) -> bool:
+        """Return whether a build waits for another job's only, which has budgets of its own."""
+        return bool(seen.blockers) and all(item.pid in self._watched for item in seen.blockers)
 
     def _watch_session(self) -> psycopg.Connection[Any]:
         if self._watcher is None or self._watcher.closed:

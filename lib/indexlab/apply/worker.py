@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -19,10 +21,13 @@ from indexlab.apply.outcomes import Outcome
 from indexlab.apply.partitions import Part
 from indexlab.apply.statements import constraint_sql, drop_constraint_sql, drop_sql
 from indexlab.apply.steps import Step
+from indexlab.apply.tender import Event
 from indexlab.catalog import Index, with_expressions
 from indexlab.plan import CreateIndex, IndexDef, IndexPlan
 
 BLOCKING_TRIES = 3
+
+Work = Callable[["Worker"], None]
 
 
 class Worker(Hand):
@@ -34,6 +39,10 @@ class Worker(Hand):
         """What became of the parts of the step that has ended last."""
         self.note: Callable[[Outcome], None] = unheard
         """Is told of a part before it begins."""
+        self.cleared: Callable[[Step], bool] = always
+        """Waits until a part may begin; False where the run ends first."""
+        self.together: Callable[[Worker, Sequence[Work]], None] = one_by_one
+        """Has works done by this job and by those that have nothing else to do."""
 
     def carry_out(self, step: Step) -> Outcome:
         """Bring a step to its outcome."""
@@ -109,7 +118,7 @@ class Worker(Hand):
             index, as_wanted = self.look(step)
             if index is None or index.usable or index.building or not as_wanted:
                 continue
-            left = self._drop_leftover(step)
+            left = self._drop_former(step)
             if left:
                 facts |= {"attempts": max(attempt, 1), "definition": index.definition}
                 return outcome(step, "failed", error=left, **facts | {"undo": step.undo})
@@ -162,6 +171,21 @@ class Worker(Hand):
         shown = self.asking(lambda conn: duplicates.examples(conn, step, values=values))
         return f"{error}: {shown}" if shown else error
 
+    def _drop_former(self, step: Step) -> str:
+        """Drop what a former run has left, within the budgets of a build; return why not, if so."""
+        attempt = locked_out = 0
+        while True:
+            attempt += 1
+            statement = drop_sql(step.name, if_exists=True)
+            failure = self.attempt(step, statement, attempt, kind="clean")
+            locked_out += self.spent == "lock_wait"
+            if failure is None or self.look(step)[0] is None:
+                return ""
+            if not self.again(step, failure, attempt, locked_out):
+                return (
+                    f"{self.why(step, failure)}; the invalid index {step.index} is left as it was"
+                )
+
     def _drop_leftover(self, step: Step) -> str:
         """Drop an invalid index that is ours to drop; return what is left, if anything is."""
         spent, sent = self.spent, self.sent
@@ -170,7 +194,9 @@ class Worker(Hand):
         try:
             for attempt in range(1, self._settings.retries + 2):
                 statement = drop_sql(step.name, if_exists=True)
-                failure = self.attempt(step, statement, attempt, kind="clean", limit=limit)
+                failure = self.attempt(
+                    step, statement, attempt, kind="clean", cleaning=True, limit=limit
+                )
                 if failure is None:
                     return ""
                 index, _ = self.look(step)
@@ -201,15 +227,15 @@ class Worker(Hand):
             if not todo or todo == before:
                 break
             before = todo
-            for part in todo:
-                if self._tender.stopping:
-                    return outcome(step, "failed", attempts=attempts, error="interrupted", **facts)
-                done = self._part(part, step)
-                attempts, size = attempts + done.attempts, size + done.bytes
-                if done.outcome not in ("built", "exists"):
-                    error = f"{done.index}: {done.error}"
-                    facts |= {"definition": _planned_sql(step), "undo": step.undo}
-                    return outcome(step, "failed", attempts=attempts, error=error, **facts)
+            for kind in partitions.ORDER:
+                parts = tuple(part for part in todo if part.kind == kind)
+                found, failed = self._side_by_side(parts, step)
+                attempts += sum(done.attempts for done in found)
+                size += sum(done.bytes for done in found)
+                if failed:
+                    if attempts:
+                        facts |= {"definition": _planned_sql(step), "undo": step.undo}
+                    return outcome(step, "failed", attempts=attempts, error=failed, **facts)
         index, as_wanted = self.look(step)
         if index is None or not index.usable or not as_wanted:
             state = "there is none" if index is None else index.definition
@@ -219,15 +245,50 @@ class Worker(Hand):
         facts |= {"definition": index.definition, "undo": step.undo}
         return outcome(step, "built", attempts=attempts, bytes=size, **facts)
 
-    def _part(self, part: Part, whole: Step) -> Outcome:
+    def _side_by_side(self, parts: tuple[Part, ...], whole: Step) -> tuple[list[Outcome], str]:
+        """Do parts of one kind, leaves together with jobs that have nothing else to do.
+
+        Returns:
+            What became of those that were begun, and why the whole has failed, if it has.
+        """
+        done: dict[int, Outcome] = {}
+        failed = threading.Event()
+
+        def do(worker: Worker, number: int) -> None:
+            part = parts[number]
+            leaf = part.kind == "leaf"
+            if failed.is_set() or self._tender.stopping or (leaf and not self.cleared(part.step)):
+                return
+            try:
+                done[number] = worker.part(part, whole, self)
+            finally:
+                if number not in done or done[number].outcome not in ("built", "exists"):
+                    failed.set()
+
+        works = [partial(do, number=number) for number in range(len(parts))]
+        if parts and parts[0].kind == "leaf":
+            self.together(self, works)
+        else:
+            one_by_one(self, works)
+        found = [done[number] for number in sorted(done)]
+        bad = [item for item in found if item.outcome not in ("built", "exists")]
+        if bad:
+            return found, "; ".join(f"{item.index}: {item.error}" for item in bad)
+        return found, "interrupted" if len(done) < len(parts) else ""
+
+    def part(self, part: Part, whole: Step, leader: Worker) -> Outcome:
+        """Do one part of an index; the job that has the whole keeps what became of it."""
         step = part.step
         if part.kind != "attach":
-            self.note(intended(step))
+            leader.note(intended(step))
         if part.kind == "leaf":
+            began = time.monotonic()
             done = self._build(step)
             if done.outcome == "exists":  # left by an earlier run of ours
                 return done
-            self.parts.append(replace(done, note=step.reason))
+            seconds, waits = time.monotonic() - began, self._tender.waits(step)
+            done = replace(done, note=step.reason, seconds=seconds, waited_for=waits)
+            leader.keep(done, step)
             return done
         failure = self.brief(step, step.statement)
         if failure is not None and self._settled(part):
@@ -238,13 +299,18 @@ class Worker(Hand):
             facts: dict[str, Any] = {"definition": _planned_sql(step), "undo": step.undo}
             done = outcome(step, "built", attempts=1, **facts)
             if step.name != whole.name:
-                self.parts.append(done)
+                leader.keep(done, step)
             return done
         done = outcome(step, "exists", attempts=1)
         if part.adopted:
             undo = IndexDef.parse(part.adopted).revise(concurrently=True).sql
-            self.parts.append(replace(done, definition=part.adopted, undo=undo))
+            leader.keep(replace(done, definition=part.adopted, undo=undo), step)
         return done
+
+    def keep(self, done: Outcome, step: Step) -> None:
+        """Keep what became of a part of the step in hand, and tell it."""
+        self.parts.append(done)
+        self._tender.tell(Event("end", step, done.attempts, outcome=done))
 
     def _settled(self, part: Part) -> bool:
         """Return whether somebody else has done a part meanwhile, or its table is gone."""
@@ -335,6 +401,17 @@ def _restored(done: Outcome, index: Index) -> Outcome:
 
 def unheard(_: Outcome) -> None:
     """Take note of nothing."""
+
+
+def always(_: Step) -> bool:
+    """Let every part begin."""
+    return True
+
+
+def one_by_one(worker: Worker, works: Sequence[Work]) -> None:
+    """Have a job do works alone."""
+    for work in works:
+        work(worker)
 
 
 def _todo(conn: psycopg.Connection[Any], step: Step) -> tuple[Part, ...]:

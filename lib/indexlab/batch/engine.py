@@ -44,8 +44,9 @@ LOST = "the scheduler was lost"
 INTERRUPTED = "interrupted"
 BEYOND = "behind the last wave"
 
-Pause = Callable[[int, int], bool]
-"""Asked between two waves with the number of the next and of all; False stops the batch."""
+Pause = float | Callable[[int, int], bool]
+"""Seconds between two waves, or what is asked then with the number of the next and of all; False
+stops the batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,13 +155,14 @@ def run(
         batch: from `planned`.
         crew: who works.
         retries: how often a target that cannot be reached is tried again.
-        pause: asked between waves.
+        pause: between waves.
         hear: is told what happens, in this thread.
 
     Raises:
+        InputError: another batch works in this place.
         IncompleteError: `batch.json` cannot be written; nothing more was begun.
     """
-    with _interrupts() as interrupts:
+    with batch.book.store.held(), _interrupts() as interrupts:
         return _Engine(batch, crew, retries, hear, interrupts).run(pause)
 
 
@@ -209,7 +211,7 @@ class _Engine:
             book.stopped = self._why_to_stop(number, mark)
             if book.stopped or number + 1 == len(marks):
                 break
-            if pause is not None and not pause(number + 2, len(marks)):
+            if pause is not None and not self._paused(pause, number + 2):
                 book.stopped = f"stopped before wave {number + 2}"
                 break
             if self._interrupts:
@@ -236,6 +238,16 @@ class _Engine:
         reasons = [f"{units.listed(failed)} failed"] if failed else []
         reasons += [f"{units.listed(slower)} became slower"] if slower else []
         return f"stopped after wave {number + 1}: {'; '.join(reasons)}" if reasons else ""
+
+    def _paused(self, pause: Pause, number: int) -> bool:
+        """Wait before a wave; return False if it is not to begin."""
+        self._write(now=True)
+        if not isinstance(pause, float):
+            return pause(number, len(self._batch.marks))
+        deadline = time.monotonic() + pause
+        while not self._interrupts and (left := deadline - time.monotonic()) > 0:
+            self._crew.wait(min(TICK, left))
+        return True
 
     # One wave
 

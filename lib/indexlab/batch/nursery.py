@@ -33,7 +33,9 @@ TELLING = 0.25
 """Seconds between two things that a task tells."""
 PARENT_DIED = 1
 """PR_SET_PDEATHSIG of prctl(2)."""
-PRELOADED = ("papermill", "nbformat", "nbconvert", "jupyter_client", "nbclient")
+PRELOADED = ("numpy",)
+"""What the stages import on demand: once here, instead of in every child."""
+PRELOADED_FOR_REPORTS = ("papermill", "nbformat", "nbconvert", "jupyter_client", "nbclient")
 NEEDS_SERVERS = ("audit", "apply", "run")
 
 
@@ -222,9 +224,8 @@ def main(out: str, report: str) -> None:
 
     importlib.import_module("indexlab.batch.work")
     stores.preload(out)
-    if report == "report":
-        for name in PRELOADED:
-            importlib.import_module(name)
+    for name in (*PRELOADED, *(PRELOADED_FOR_REPORTS if report == "report" else ())):
+        importlib.import_module(name)
     _send(channel, {"ready": os.getpid()})
     Nursery(channel).serve()
 

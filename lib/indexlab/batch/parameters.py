@@ -40,6 +40,7 @@ class Parameters(BaseModel):
     disposable: bool | None = None
     baseline: Text | None = None
     label: str | None = None
+    redact: bool | None = None
     mode: Literal["auto", "one side", "interleaved"] | None = None
     cache: Literal["warm", "cold"] | None = None
     clients: Annotated[int, Field(ge=0, le=1000)] | None = None

@@ -7,12 +7,13 @@ import json
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from indexlab import embedded
+from indexlab import embedded, runs
 from indexlab.batch.tasks import RESULT, RUNS
 from indexlab.errors import IncompleteError, InputError
 from indexlab.runs import FORMAT, Json, Run
@@ -49,6 +50,19 @@ class Store:
             raise InputError(
                 f"cannot write to {self.url!r}: {_said(error)}: give another --out"
             ) from None
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep other batches of this machine out of a directory.
+
+        Raises:
+            InputError: another one works in it.
+        """
+        if self.directory is None:
+            yield
+            return
+        with runs.held(self.directory):
+            yield
 
     def read(self) -> Json | None:
         """Return `batch.json`, if there is one.

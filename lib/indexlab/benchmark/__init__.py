@@ -15,7 +15,9 @@ from indexlab.benchmark.series import (
     Series,
     Table,
 )
+from indexlab.benchmark.settings import Settings
 from indexlab.benchmark.timing import interleave, measure
+from indexlab.benchmark.writers import Writers, Written
 
 __all__ = [
     "Change",
@@ -32,8 +34,11 @@ __all__ = [
     "Sample",
     "Scaling",
     "Series",
+    "Settings",
     "Table",
     "WritePrice",
+    "Writers",
+    "Written",
     "compare",
     "gain",
     "interleave",

@@ -33,7 +33,8 @@ class Change(Record):
     """Median over the sets of values that both sides have run."""
     after_ms: float
     ratio: float
-    """after_ms / before_ms: below 1 is faster."""
+    """After / before: below 1 is faster. Of sides that took turns it is the median over the rounds'
+    own ratios, else that of the medians above."""
     ratio_low: float
     ratio_high: float
     verdict: Verdict
@@ -116,7 +117,8 @@ class Comparison(Record):
         if self.mode == "interleaved":
             return (
                 "Both sides were measured in turns within each round (ABBA), the indexes hidden "
-                "on one of them: the most trustworthy mode, since drift touches both alike."
+                "on one of them: the most trustworthy mode, since drift touches both alike. A "
+                "query's ratio is the median of the ratios within its rounds."
             )
         return (
             "One side was measured after the other: what changed in between (caches, load, clock "
@@ -215,7 +217,9 @@ class Comparison(Record):
 
 def _row(change: Change) -> tuple[object, ...]:
     rows = units.count(change.rows_after)
-    if change.rows_before != change.rows_after:
+    if change.bound:
+        rows = ""
+    elif change.rows_before != change.rows_after:
         rows = f"{units.count(change.rows_before)} -> {rows}"
     return (
         change.query if change.kind == "read" else f"{change.query} (write)",

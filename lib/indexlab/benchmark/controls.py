@@ -59,6 +59,14 @@ class Drift(Record):
     verdict: Literal["steady", "corrected", "refused", "unknown"]
     threshold: float
     controls: tuple[str, ...]
+    moved_ms: float = 0.0
+    """By how much the shortest control moved. What each statement pays alike, such as a slower
+    network, adds at most that to any of them, and weighs the more the shorter a query is."""
+
+    @property
+    def noise_ms(self) -> float:
+        """Below this a query that changed may have paid no more than what every statement paid."""
+        return 2 * self.moved_ms if self.verdict in ("corrected", "refused") else 0.0
 
     def __str__(self) -> str:
         """Say what it means."""
@@ -86,7 +94,9 @@ class Drift(Record):
             case _:
                 return (
                     f"Controls, which no index can touch, moved too: {moved}. No query that "
-                    "changed by less than that is called faster or slower. Measure again on a "
+                    "changed by less than that, or by less than twice the "
+                    f"{units.ms(self.moved_ms)} of the shortest control, is called faster or "
+                    "slower. Measure again on a "
                     "quiet server, or interleaved on a disposable clone."
                 )
 
@@ -140,4 +150,6 @@ def drift(
     verdict: Literal["steady", "corrected", "refused"] = (
         "steady" if not moved else "refused" if beyond else "corrected"
     )
-    return Drift(value, low, high, verdict, threshold, names)
+    shortest = min(pairs, key=lambda pair: pair[0].p50_ms)
+    moved_ms = abs(shortest[1].p50_ms - shortest[0].p50_ms)
+    return Drift(value, low, high, verdict, threshold, names, moved_ms)

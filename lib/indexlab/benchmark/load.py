@@ -6,12 +6,14 @@ import os
 import re
 import subprocess
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from indexlab import display, embedded, units
 from indexlab.benchmark.intervals import percentile
+from indexlab.benchmark.rounds import Progress
 from indexlab.errors import InputError, TargetError
 from indexlab.records import Record
 from indexlab.target import Target
@@ -20,6 +22,8 @@ from indexlab.workload import SampledQuery
 SCRIPTS_PER_QUERY = 20
 """Of so many sets of values a script is made: pgbench takes 128 scripts at most."""
 MAX_SCRIPTS = 128
+TICK = 0.5
+"""Seconds between two words about how far it is."""
 VARIABLE = re.compile(r"(?<!:):[A-Za-z_\x80-\U0010ffff][^\s,;)]*")
 PLACEHOLDER = re.compile(r"\$(\d+)")
 
@@ -90,6 +94,7 @@ def run(
     seed: int = 0,
     statement_timeout: float = 60.0,
     disposable: bool = False,
+    progress: Progress | None = None,
 ) -> Load:
     """Send the workload from many clients at once; changes no row of the target.
 
@@ -107,6 +112,7 @@ def run(
         seed: of the choice of queries.
         statement_timeout: seconds that a statement may take.
         disposable: run the writes, too.
+        progress: is told how far it is.
 
     Raises:
         InputError: a number is out of range, or there is nothing to run.
@@ -118,7 +124,7 @@ def run(
         raise InputError("there is no query that load could be made of: the workload has no reads")
     with tempfile.TemporaryDirectory(prefix="indexlab-load-") as private:
         place = Path(private)
-        scripts = _scripts(chosen, place)
+        scripts = scripts_of(chosen, place)
         command = [
             *(str(embedded.binary("pgbench")), "--no-vacuum", "--protocol=prepared", "--log"),
             *(f"--log-prefix={place / 'log'}", f"--client={clients}"),
@@ -130,11 +136,11 @@ def run(
         options = f"-c statement_timeout={round(statement_timeout * 1000)}"
         if not disposable:
             options += " -c default_transaction_read_only=on"
-        _pgbench(command, target, options, seconds)
+        _pgbench(command, target, options, seconds, progress or (lambda _words, _part: None))
         return _read(place, clients, rate, seconds)
 
 
-def _scripts(chosen: Sequence[SampledQuery], place: Path) -> list[tuple[Path, int]]:
+def scripts_of(chosen: Sequence[SampledQuery], place: Path) -> list[tuple[Path, int]]:
     """Write a script for each set of values, with its share of the query's weight."""
     each = max(1, min(SCRIPTS_PER_QUERY, MAX_SCRIPTS // len(chosen)))
     if len(chosen) > MAX_SCRIPTS:
@@ -185,9 +191,61 @@ def _literal(one: SampledQuery, values: Sequence[str | None]) -> str:
     return PLACEHOLDER.sub(text, one.query.statement.rstrip().rstrip(";"))
 
 
-def _pgbench(command: list[str], target: Target, options: str, seconds: float) -> None:
+def _pgbench(
+    command: list[str], target: Target, options: str, seconds: float, tell: Progress
+) -> None:
     """Run pgbench; a password goes through its environment only."""
     import psycopg
+
+    try:
+        address, environment = access(target, options)
+        with subprocess.Popen(
+            [*command, address],
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            said = _awaited(process, seconds, tell)
+    except (OSError, subprocess.TimeoutExpired, psycopg.Error) as error:
+        raise TargetError(f"pgbench did not come to its end: {error}") from None
+    errors = [line for line in said.splitlines() if "error" in line.lower()]
+    if process.returncode or errors:
+        reason = errors[0] if errors else said.strip()[-200:]
+        for secret in target.secrets():
+            reason = reason.replace(secret, "***")
+        raise TargetError(f"pgbench fails: {reason}")
+
+
+def _awaited(process: subprocess.Popen[str], seconds: float, tell: Progress) -> str:
+    """Wait for a program, telling how far it is by the clock; return what it said of errors.
+
+    Raises:
+        subprocess.TimeoutExpired: it is still there long after its time, and was ended.
+    """
+    began = time.monotonic()
+    while True:
+        spent = time.monotonic() - began
+        tell(f"load for {units.duration(seconds)}", min(spent / seconds, 1.0))
+        try:
+            return process.communicate(timeout=TICK)[1]
+        except subprocess.TimeoutExpired:
+            if spent > seconds * 2 + 600:
+                process.kill()
+                raise
+        except BaseException:
+            process.kill()
+            raise
+
+
+def access(target: Target, options: str, **more: str) -> tuple[str, dict[str, str]]:
+    """Return an address without a password for a program of libpq, and its environment with it.
+
+    Args:
+        target: the database.
+        options: settings of the sessions, as for PGOPTIONS, behind those that the target has.
+        more: further parts of the address, such as application_name.
+    """
     from psycopg import conninfo as libpq
 
     given = libpq.conninfo_to_dict(target.conninfo)
@@ -195,24 +253,8 @@ def _pgbench(command: list[str], target: Target, options: str, seconds: float) -
     if given.get("password"):
         environment["PGPASSWORD"] = str(given.pop("password"))
     before = str(given.get("options") or environment.get("PGOPTIONS") or "")
-    given["options"] = f"{before} {options}".strip()
-    try:
-        done = subprocess.run(
-            [*command, libpq.make_conninfo("", **given)],
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=seconds * 2 + 600,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired, psycopg.Error) as error:
-        raise TargetError(f"pgbench did not come to its end: {error}") from None
-    errors = [line for line in done.stderr.splitlines() if "error" in line.lower()]
-    if done.returncode or errors:
-        reason = errors[0] if errors else done.stderr.strip()[-200:]
-        for secret in target.secrets():
-            reason = reason.replace(secret, "***")
-        raise TargetError(f"pgbench fails: {reason}")
+    given |= {"options": f"{before} {options}".strip(), **more}
+    return libpq.make_conninfo("", **given), environment
 
 
 def _read(place: Path, clients: int, rate: float, seconds: float) -> Load:

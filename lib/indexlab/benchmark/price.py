@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from indexlab import display, records, units
+from indexlab.benchmark import intervals
 from indexlab.benchmark.changes import Change, Comparison
 from indexlab.benchmark.series import Measurement, Series
+from indexlab.benchmark.verdicts import in_common
 from indexlab.records import Record
 
 if TYPE_CHECKING:
@@ -51,20 +54,23 @@ class Price(Record):
     bytes: int
     """Size of the indexes on disk."""
     build_seconds: float
+    per_write: tuple[float, float] | None = None
+    """Between what `reads_per_write` lies, by the bootstrap: from 0, where writes may not be slower
+    at all, to infinite, where reads may save nothing; None where it was not asked."""
+    for_the_build: tuple[float, float] | None = None
+    """The same of `reads_for_the_build`."""
+    confidence: float = 0.95
+    """Of both intervals."""
 
     @property
     def reads_per_write(self) -> float:
         """How many reads pay for one write: 0 if writes are not slower, infinite if nothing is saved."""
-        if self.extra_ms <= 0:
-            return 0.0
-        return self.extra_ms / self.saved_ms if self.saved_ms > 0 else math.inf
+        return _paid(self.extra_ms, self.saved_ms)
 
     @property
     def reads_for_the_build(self) -> float:
         """How many reads pay for building the indexes."""
-        if not self.build_seconds:
-            return 0.0
-        return 1000 * self.build_seconds / self.saved_ms if self.saved_ms > 0 else math.inf
+        return _paid(1000 * self.build_seconds, self.saved_ms)
 
     def __str__(self) -> str:
         """Say it in a sentence."""
@@ -78,16 +84,29 @@ class Price(Record):
             return (
                 f"A read saves {units.ms(self.saved_ms)} on average, and writes did not slow down."
             )
+        build = ""
+        if self.build_seconds:
+            reads = units.count(math.ceil(self.reads_for_the_build))
+            build = f", and the build after {reads} reads{self._ends_of_the_build()}"
         return (
             f"A write pays {units.ms(self.extra_ms)} more and a read saves "
             f"{units.ms(self.saved_ms)}, on average by weight: the indexes pay from "
-            f"{self.reads_per_write:.3g} reads per write on"
-            + (
-                f", and the build after {units.count(math.ceil(self.reads_for_the_build))} reads."
-                if self.build_seconds
-                else "."
-            )
+            f"{self.reads_per_write:.3g} reads per write on{self._ends_per_write()}{build}."
         )
+
+    def _ends_per_write(self) -> str:
+        if self.per_write is None:
+            return ""
+        low, high = self.per_write
+        upper = f"{high:.3g}" if high < math.inf else "any number"
+        return f" ({self.confidence:.0%} interval: {low:.3g} to {upper})"
+
+    def _ends_of_the_build(self) -> str:
+        if self.for_the_build is None:
+            return ""
+        low, high = self.for_the_build
+        upper = units.count(math.ceil(high)) if high < math.inf else "any number"
+        return f" ({units.count(math.ceil(low))} to {upper})"
 
     def frame(self) -> pd.DataFrame:
         """Return the writes as a pandas DataFrame, one row each.
@@ -132,6 +151,13 @@ class Price(Record):
         return f"{table}<p>{display.escape(str(self) + disk)}</p>"
 
 
+def _paid(cost_ms: float, saved_ms: float) -> float:
+    """Return how many savings pay a cost: 0 if there is none, infinite if nothing is saved; pure."""
+    if cost_ms <= 0:
+        return 0.0
+    return cost_ms / saved_ms if saved_ms > 0 else math.inf
+
+
 def _arrow(before: float | None, after: float | None, words: Any) -> str:
     if before is None or after is None:
         return ""
@@ -161,20 +187,61 @@ def price(
     old = {series.query: series for series in before.series}
     new = {series.query: series for series in after.series}
     reads = [change for change in comparison.changes if change.kind == "read"]
+    pairs = {change.query: (old[change.query], new[change.query]) for change in comparison.changes}
+    drawn = _Drawn(pairs, comparison, before.is_paired_with(after), after.conditions.seed)
+    saved = [-extra for extra in drawn.extra(reads)]
+    paid = zip(drawn.extra(comparison.writes), saved, strict=True)
+    level = comparison.confidence
     return Price(
-        writes=tuple(
-            _write(change, old[change.query], new[change.query]) for change in comparison.writes
-        ),
+        writes=tuple(_write(change, *pairs[change.query]) for change in comparison.writes),
         saved_ms=_mean([(c.before_ms - c.after_ms, c.weight) for c in reads]),
         extra_ms=_mean([(c.after_ms - c.before_ms, c.weight) for c in comparison.writes]),
         bytes=bytes,
         build_seconds=build_seconds,
+        per_write=_middle([_paid(cost, gain) for cost, gain in paid], level),
+        for_the_build=_middle([_paid(1000 * build_seconds, gain) for gain in saved], level),
+        confidence=level,
     )
+
+
+def _middle(draws: Sequence[float], confidence: float) -> tuple[float, float]:
+    """Return the ends of the middle part of the draws, by their order: some may be infinite."""
+    ordered = sorted(draws)
+    tail = int((1 - confidence) / 2 * len(ordered))
+    return ordered[tail], ordered[-1 - tail]
 
 
 def _mean(values: list[tuple[float, float]]) -> float:
     weight = sum(weight for _, weight in values)
     return sum(value * weight for value, weight in values) / weight if weight else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Drawn:
+    """What the weighted means might have been: each query's sides resampled as for its ratio."""
+
+    pairs: dict[str, tuple[Series, Series]]
+    comparison: Comparison
+    paired: bool
+    seed: int
+
+    def extra(self, changes: Sequence[Change]) -> tuple[float, ...]:
+        """Return by how many milliseconds the average call is slower after, per resample."""
+        import numpy as np
+
+        total, weight = np.zeros(intervals.RESAMPLES), 0.0
+        for change in changes:
+            old, new = in_common(*self.pairs[change.query])
+            before, after = intervals.medians(
+                old,
+                new,
+                paired=self.paired,
+                confidence=self.comparison.confidence,
+                random=np.random.default_rng([self.seed, *change.query.encode()]),
+            )
+            total += change.weight * (after - before)
+            weight += change.weight
+        return tuple(float(value) for value in total / (weight or 1.0))
 
 
 def _write(change: Change, before: Series, after: Series) -> WritePrice:

@@ -13,9 +13,17 @@ from indexlab.benchmark.runners import Runner
 ROUND_MS = 50.0
 """A fast query is executed again within a round until about this much time is spent on it."""
 ROUND_EXECUTIONS = 20
+TURN_MS = 25.0
+"""The same where sides take turns: executions in a row share the processors that the scheduler gave
+to client and server, so that more and shorter rounds make the ratio surer. A side alone has nothing
+to hold its rounds against: there, short ones would seem to agree because they are neighbours."""
+TURN_EXECUTIONS = 10
+REPEATED_PART = 0.2
+"""The faster side of a query may take so much of the slower one's time for more samples."""
+MOST_REPEATS = 10
 CONTROL_EXECUTIONS = 5
-MAX_SAMPLES = 1000
-"""More do not narrow the interval of a median enough to be worth their time."""
+MAX_SAMPLES = 5000
+"""More do not narrow an interval enough to be worth their time and their room in the result."""
 MIN_ROUNDS = 5
 MOST_OF_A_MEDIAN = 400
 """Without a precision asked for: so many samples of one side are enough."""
@@ -77,16 +85,29 @@ class Unit:
         if number % 2:
             order.reverse()
         for runner in order:
-            runner.measure(count, number)
+            runner.measure(count, number, self._repeats(runner, count))
         self.rounds += 1
+
+    def _repeats(self, runner: Runner, count: int) -> int:
+        """Return how often the faster side runs what the slower one runs once in a round.
+
+        One execution of 0.1 ms scatters more than one of 50 ms. To repeat the short one costs
+        little and makes the round's ratio surer; else it would take more rounds of both.
+        """
+        if len(self._active()) < 2 or runner.evictor is not None:
+            return 1
+        affordable = int(REPEATED_PART * self.cost_ms / max(runner.cost_ms, 1e-6))
+        return max(1, min(affordable, TURN_EXECUTIONS // count, MOST_REPEATS))
 
     def _executions(self) -> int:
         if self.is_control:
             return CONTROL_EXECUTIONS
         if any(runner.evictor is not None for runner in self.runners):
             return 1
-        fitting = int(ROUND_MS / max(self.cost_ms, 1e-6))
-        return max(1, min(fitting, ROUND_EXECUTIONS, MAX_SAMPLES - self.taken))
+        turns = len(self.runners) > 1
+        most, ms = (TURN_EXECUTIONS, TURN_MS) if turns else (ROUND_EXECUTIONS, ROUND_MS)
+        fitting = int(ms / max(self.cost_ms, 1e-6))
+        return max(1, min(fitting, most, MAX_SAMPLES - self.taken))
 
     def check(self, precision: float, seed: int) -> None:
         """Look now and then whether the interval is as narrow as asked.
@@ -108,15 +129,19 @@ class Unit:
             # Two sides that are as wide as this make a ratio as wide as asked.
             self.is_precise = found.width <= precision / 2**0.5
             return
-        found = intervals.ratio(
-            self.runners[0].samples,
-            self.runners[1].samples,
-            paired=True,
-            confidence=CONFIDENCE,
-            random=draw,
-            resamples=CHECK_RESAMPLES,
+        # A few resamples may be narrow by luck: many of them must agree before it is over.
+        self.is_precise = all(
+            intervals.ratio(
+                self.runners[0].samples,
+                self.runners[1].samples,
+                paired=True,
+                confidence=CONFIDENCE,
+                random=draw,
+                resamples=resamples,
+            ).width
+            <= precision
+            for resamples in (CHECK_RESAMPLES, intervals.RESAMPLES)
         )
-        self.is_precise = found.width <= precision
 
     def continues(self, rounds: int, *, done: int, in_time: bool, precision: float) -> bool:
         """Whether it needs another round."""

@@ -155,27 +155,30 @@ class Runner:
             if self.sampled.query.kind == "read":
                 self.seen.setdefault(number, set()).add(digest(result))
 
-    def repeat(self, count: int, settling: int = 0) -> list[float]:
-        """Run `count` executions after `settling` ones that do not count.
+    def repeat(self, count: int, settling: int = 0, times: int = 1) -> list[float]:
+        """Run `count` executions, all of them `times` over, after `settling` that do not count.
 
         Reads share a transaction. Writes do not see each other: each has a transaction of its own,
         or, where sides take turns, a savepoint.
         """
         is_write = self.sampled.query.kind == "write"
         if is_write and not self.side.switching:
-            times = []
+            found = []
             for _ in range(settling + count):
                 with self.transaction():
-                    times.append(self.execute())
-            return times[settling:]
+                    found.append(self.execute())
+            return found[settling:]
         with self.transaction():
             turn = self.turn
             for _ in range(settling):
                 self._alone(is_write=is_write)
             if settling == 0 and self.side.switching:
                 self.explain(self.sampled.values[turn % len(self.sampled.values)], analyze=False)
-            self.turn = turn
-            return [self._alone(is_write=is_write) for _ in range(count)]
+            found = []
+            for _ in range(times):
+                self.turn = turn
+                found += [self._alone(is_write=is_write) for _ in range(count)]
+            return found
 
     def _alone(self, *, is_write: bool) -> float:
         if not is_write:
@@ -234,16 +237,21 @@ class Runner:
         last, earlier = past[-STEADY_WINDOW:], past[-2 * STEADY_WINDOW : -STEADY_WINDOW]
         return abs(median(last) / median(earlier) - 1) <= STEADY_WITHIN
 
-    def measure(self, count: int, number: int) -> None:
-        """Take `count` samples in round `number`; after a switch, the first ones do not count."""
+    def measure(self, count: int, number: int, repeats: int = 1) -> None:
+        """Take samples of the next `count` sets of values in round `number`, each `repeats` times.
+
+        After a switch, the first executions do not count.
+        """
         first, sets = self.turn, len(self.sampled.values)
         settling = 0
         if self.side.switching and self.evictor is None:
             settling = 0 if self.cost_ms > SLOW_MS else 1 if self.cost_ms > 5 else 2
         with self.giving_up():
-            times = self.repeat(count, settling)
-            self.samples += [Sample(ms, (first + i) % sets, number) for i, ms in enumerate(times)]
-            self.cost_ms = median(times)
+            found = self.repeat(count, settling, repeats)
+            self.samples += [
+                Sample(ms, (first + i % count) % sets, number) for i, ms in enumerate(found)
+            ]
+            self.cost_ms = median(found)
 
     def series(self) -> Series:
         """Explain the query as it was measured."""

@@ -40,6 +40,8 @@ class Scaling(Record):
 
     def __str__(self) -> str:
         """Say how the typical query grows."""
+        if not self.growths:
+            return f"no query was measured at all sizes from {self.rows[0]:,} to {self.rows[-1]:,}"
         middle = len(self.growths) // 2
         before = sorted(growth.exponent_before for growth in self.growths)[middle]
         after = sorted(growth.exponent_after for growth in self.growths)[middle]

@@ -2,94 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
-import math
-import os
-import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
 
-import psycopg
-from psycopg import sql
-
-from indexlab.benchmark import cache, controls, rounds, sessions
+from indexlab.benchmark import preparing, sessions
+from indexlab.benchmark.design import Design, left_out
+from indexlab.benchmark.recording import Moment, Whole, facts_of
 from indexlab.benchmark.rounds import Progress, Unit
-from indexlab.benchmark.runners import GivenUp, Runner, Side
-from indexlab.benchmark.series import Conditions, Failure, Measurement, Series
-from indexlab.errors import InputError
-from indexlab.target import Server, Target, connect
-from indexlab.target import server as server_of
+from indexlab.benchmark.runners import Runner, Side
+from indexlab.benchmark.series import Measurement
+from indexlab.target import Target
 from indexlab.workload import SampledQuery
-
-WRITING = ("Insert", "Update", "Delete", "Merge")
-
-
-@dataclass(frozen=True, slots=True)
-class _Moment:
-    """When it began, by both clocks."""
-
-    wall: datetime
-    monotonic: float
-
-    @classmethod
-    def now(cls) -> _Moment:
-        return cls(datetime.now(UTC), time.monotonic())
-
-    def jump(self) -> float:
-        """By how many seconds the wall clock went ahead of the monotonic one since then."""
-        return (datetime.now(UTC) - self.wall).total_seconds() - (time.monotonic() - self.monotonic)
-
-
-@dataclass(frozen=True, slots=True)
-class _Design:
-    """How much is measured, and in what order."""
-
-    rounds: int
-    budget: float
-    precision: float
-    seed: int
-    statement_timeout: float
-    source: str | Path
-    cold: bool = False
-
-    def check(self, sampled: Sequence[SampledQuery]) -> None:
-        """Check what can be checked before anything is connected.
-
-        Raises:
-            InputError: an argument is out of range.
-        """
-        if self.rounds < 0:
-            raise InputError(f"rounds {self.rounds!r} is negative: 0 lets the budget decide")
-        if not 0 < self.budget < math.inf:
-            raise InputError(f"budget {self.budget!r} is not a positive number of seconds")
-        if not 0 <= self.precision < 1:
-            raise InputError(f"precision {self.precision!r} is not from 0 to below 1: 0.05 is 5%")
-        if not 0.001 <= self.statement_timeout <= 500_000:
-            raise InputError(
-                f"statement timeout {self.statement_timeout!r} is not a number of seconds from "
-                "0.001 to 500,000"
-            )
-        for one in sampled:
-            if not one.values and one.query.kind == "read" and not one.query.generic:
-                raise InputError(
-                    f"query {one.query.name!r} has no values to run with",
-                    source=self.source,
-                    line=one.query.line,
-                )
-
-    def take(self, units: Sequence[Unit], tell: Progress) -> int:
-        return rounds.take(
-            units,
-            rounds=self.rounds,
-            budget=self.budget,
-            precision=self.precision,
-            seed=self.seed,
-            tell=tell,
-        )
 
 
 def measure(
@@ -151,11 +76,11 @@ def measure(
         InputError: a query fails; names its line.
         TargetError: the target cannot be reached, or the connection is lost.
     """
-    plan = _Design(rounds, budget, precision, seed, statement_timeout, source, cold)
+    plan = Design(rounds, budget, precision, seed, statement_timeout, source, cold)
     plan.check(sampled)
     tell = progress or (lambda _words, _part: None)
-    began = _Moment.now()
-    skipped = _skipped(sampled, disposable=disposable)
+    began = Moment.now()
+    skipped = left_out(sampled, disposable=disposable)
     side = Side(label)
     with ExitStack() as stack:
         reading = stack.enter_context(sessions.opened(target, statement_timeout, read_only=True))
@@ -165,7 +90,7 @@ def measure(
             else reading
         )
 
-        evictor = _evictor(stack, target, reading) if cold else None
+        evictor = preparing.evictor(stack, target, reading) if cold else None
 
         def runner(one: SampledQuery, name: str) -> Runner:
             conn = writing if one.query.kind == "write" else reading
@@ -176,16 +101,14 @@ def measure(
             for number, one in enumerate(sampled)
             if one.query.name not in skipped
         ]
-        units += _control_units(lambda one, name: (runner(one, name),))
-        failures = _check(units, tolerated, tell)
+        units += preparing.control_units(lambda one, name: (runner(one, name),))
+        failures = preparing.check(units, tolerated, tell)
         units = [unit for unit in units if unit.name not in failures[0]]
-        facts = _facts(reading, plan, "one side")
-        _vacuum(units)
+        facts = facts_of(reading, plan, "one side")
+        preparing.vacuum(units)
         facts = replace(facts, overhead_ms=sessions.overhead(reading))
         number = plan.take(units, tell)
-        whole = _Whole(
-            conn=reading, units=tuple(units), skipped=skipped, rounds=number, began=began
-        )
+        whole = Whole(conn=reading, units=tuple(units), skipped=skipped, rounds=number, began=began)
         return whole.measurement(0, label, facts, tuple(failures[0].values()), tell)
 
 
@@ -235,18 +158,17 @@ def interleave(
         TargetError: the target cannot be reached, somebody else uses a table, or the connection is
             lost.
     """
-    plan = _Design(rounds, budget, precision, seed, statement_timeout, source, cold)
+    plan = Design(rounds, budget, precision, seed, statement_timeout, source, cold)
     plan.check(sampled)
     tell = progress or (lambda _words, _part: None)
-    began = _Moment.now()
-    skipped = _skipped(sampled, disposable=True)
+    began = Moment.now()
+    skipped = left_out(sampled, disposable=True)
     names = tuple(sorted(hidden))
     sides = (Side(labels[0], names, switching=True), Side(labels[1], switching=True))
     with ExitStack() as stack:
         conn = stack.enter_context(sessions.opened(target, statement_timeout, read_only=False))
-        evictor = _evictor(stack, target, conn) if cold else None
-        conn.execute(LOCK_TIMEOUT, [f"{sessions.OTHERS_MS}ms"])
-        _check_hiding(conn, sides[0])
+        evictor = preparing.evictor(stack, target, conn) if cold else None
+        preparing.check_hiding(conn, sides[0])
 
         def pair(one: SampledQuery, name: str) -> tuple[Runner, ...]:
             return tuple(
@@ -259,15 +181,15 @@ def interleave(
             for number, one in enumerate(sampled)
             if one.query.name not in skipped
         ]
-        units += _control_units(pair)
-        failures = _check(units, frozenset(one.query.name for one in sampled), tell)
+        units += preparing.control_units(pair)
+        failures = preparing.check(units, frozenset(one.query.name for one in sampled), tell)
         failed = failures[0].keys() | failures[1].keys()
         units = [unit for unit in units if unit.name not in failed]
-        facts = _facts(conn, plan, "interleaved")
-        _vacuum(units)
+        facts = facts_of(conn, plan, "interleaved")
+        preparing.vacuum(units)
         facts = replace(facts, overhead_ms=sessions.overhead(conn))
         number = plan.take(units, tell)
-        whole = _Whole(conn=conn, units=tuple(units), skipped=skipped, rounds=number, began=began)
+        whole = Whole(conn=conn, units=tuple(units), skipped=skipped, rounds=number, began=began)
         found = [
             whole.measurement(
                 place,
@@ -278,165 +200,5 @@ def interleave(
             )
             for place, side in enumerate(sides)
         ]
-        _vacuum(units)
+        preparing.vacuum(units)
     return found[0], found[1]
-
-
-LOCK_TIMEOUT = "SELECT pg_catalog.set_config('lock_timeout', %s, false)"
-
-
-def _check_hiding(conn: psycopg.Connection[Any], side: Side) -> None:
-    """Hide the indexes once, so that what stands against it is told before anything is measured."""
-    from indexlab.errors import TargetError
-
-    words = ", ".join(f"{schema}.{name}" for schema, name in side.hidden)
-    try:
-        with side.opened(conn, "write"):
-            pass
-    except psycopg.errors.LockNotAvailable:
-        raise TargetError(
-            f"cannot hide {words}: somebody else uses the table; interleaving needs a disposable "
-            "clone of one's own"
-        ) from None
-    except psycopg.Error as error:
-        reason = error.diag.message_primary or str(error)
-        raise InputError(
-            f"cannot hide {words}: {reason}; measure one side after the other"
-        ) from None
-
-
-def _evictor(stack: ExitStack, address: Target, conn: psycopg.Connection[Any]) -> cache.Evictor:
-    """Open a session for emptying caches."""
-    other = stack.enter_context(connect(address, purpose="benchmark cache"))
-    return stack.enter_context(cache.evictor(other, server_of(conn)))
-
-
-def _skipped(sampled: Iterable[SampledQuery], *, disposable: bool) -> tuple[str, ...]:
-    return tuple(
-        one.query.name
-        for one in sampled
-        if one.query.generic or (one.query.kind == "write" and not (disposable and one.values))
-    )
-
-
-def _control_units(runners: Callable[[SampledQuery, str], tuple[Runner, ...]]) -> list[Unit]:
-    """Make units of the controls; their cache stays warm: they watch over the machine."""
-    units = []
-    for number, one in enumerate(controls.queries()):
-        unit = Unit(runners(one, f"indexlab_control_{number}"), is_control=True)
-        for runner in unit.runners:
-            runner.evictor = None
-        units.append(unit)
-    return units
-
-
-def _check(
-    units: Sequence[Unit], tolerated: frozenset[str], tell: Progress
-) -> tuple[dict[str, Failure], dict[str, Failure]]:
-    """Run every query once on each side; a query that fails on all of them ends it all."""
-    failures: tuple[dict[str, Failure], dict[str, Failure]] = ({}, {})
-    for number, unit in enumerate(units):
-        tell(f"check {unit.name}", 0.1 * number / len(units))
-        errors: list[InputError] = []
-        for place, runner in enumerate(unit.runners):
-            try:
-                runner.check()
-            except InputError as error:
-                errors.append(error)
-                failures[place][unit.name] = Failure(unit.name, str(error))
-            except GivenUp:
-                runner.is_given_up = True
-        both = len(unit.runners) > 1 and len(errors) == len(unit.runners)
-        if errors and (both or unit.name not in tolerated):
-            raise errors[0]
-    return failures
-
-
-@dataclass(frozen=True, slots=True)
-class _Facts:
-    server: Server
-    settings: tuple[tuple[str, str], ...]
-    conditions: Conditions
-    overhead_ms: float = 0.0
-
-    def hiding(self, names: Iterable[str]) -> _Facts:
-        return replace(self, conditions=replace(self.conditions, hidden=tuple(names)))
-
-
-def _facts(
-    conn: psycopg.Connection[Any],
-    plan: _Design,
-    mode: Literal["one side", "interleaved"],
-) -> _Facts:
-    server, settings = sessions.facts(conn)
-    conditions = Conditions(
-        mode=mode,
-        cache="cold" if plan.cold else "warm",
-        precision=plan.precision,
-        seed=plan.seed,
-        client_cpus=os.cpu_count() or 0,
-        client_load=sessions.load_average(),
-        server_started=sessions.server_started(conn),
-    )
-    return _Facts(server, settings, conditions)
-
-
-@dataclass(frozen=True, slots=True)
-class _Whole:
-    """What was measured, on all sides."""
-
-    conn: psycopg.Connection[Any]
-    units: tuple[Unit, ...]
-    skipped: tuple[str, ...]
-    rounds: int
-    began: _Moment
-
-    def measurement(
-        self, place: int, label: str, facts: _Facts, failed: tuple[Failure, ...], tell: Progress
-    ) -> Measurement:
-        """Explain the queries of one side, and put its measurement together."""
-        series: list[Series] = []
-        own: list[Series] = []
-        for done, unit in enumerate(self.units):
-            tell(f"explain {unit.name}", 0.9 + 0.1 * done / len(self.units))
-            (own if unit.is_control else series).append(unit.runners[place].series())
-        names = {
-            (node.schema, node.table[-1])
-            for one in series
-            for node in one.explain.nodes()
-            if node.schema is not None and node.relation is not None
-        }
-        tell("measured", 1.0)
-        return Measurement(
-            label=label,
-            series=tuple(series),
-            skipped=self.skipped,
-            server=facts.server,
-            settings=facts.settings,
-            overhead_ms=facts.overhead_ms,
-            started=self.began.wall.isoformat(timespec="microseconds"),
-            seconds=time.monotonic() - self.began.monotonic,
-            controls=tuple(own),
-            failed=failed,
-            conditions=replace(
-                facts.conditions,
-                rounds=self.rounds,
-                clock_jump_s=round(self.began.jump(), 3),
-                queries_s=sum(unit.runners[place].spent_ms for unit in self.units) / 1000,
-                tables=sessions.tables(self.conn, names),
-            ),
-        )
-
-
-def _vacuum(units: Sequence[Unit]) -> None:
-    """Remove the dead rows of rolled back writes from the tables that the writes touch."""
-    writes = [unit.runners[-1] for unit in units if unit.kind == "write"]
-    tables: set[tuple[str, ...]] = set()
-    for runner in writes:
-        with runner.transaction():
-            plan = runner.explain(runner.sampled.values[0], analyze=False)
-        tables.update(node.table for node in plan.nodes() if node.type in WRITING)
-    for table in sorted(tables):
-        # Without the right to it the server only warns; a foreign table has nothing to remove.
-        with contextlib.suppress(psycopg.errors.QueryCanceled, psycopg.errors.WrongObjectType):
-            writes[0].conn.execute(sql.SQL("VACUUM {}").format(sql.Identifier(*table)))

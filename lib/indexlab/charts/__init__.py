@@ -4,7 +4,7 @@ from indexlab.charts.batches import build_times, gains, matrix
 from indexlab.charts.comparisons import before_after, drift, ecdf, forest, price
 from indexlab.charts.figure import Chart
 from indexlab.charts.indexes import builds, bytes_against_worth, index_sizes, worth
-from indexlab.charts.latencies import latencies, scale, writers
+from indexlab.charts.latencies import latencies, scale, writers, writing
 
 __all__ = [
     "Chart",
@@ -23,4 +23,5 @@ __all__ = [
     "scale",
     "worth",
     "writers",
+    "writing",
 ]

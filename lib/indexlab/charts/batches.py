@@ -233,8 +233,8 @@ def _gain_spread(measured: Sequence[Row], title: str, alt: str) -> Chart:
     edges = [10 ** (step * n) for n in range(math.floor(low / step), math.ceil(high / step) + 1)]
     figure = new_figure(title, 3.4)
     axes = figure.add_subplot()
-    _, _, patches = axes.hist(speeds, bins=edges, color=AFTER, edgecolor="white", linewidth=0.6)
-    for edge, patch in zip(edges, patches, strict=False):
+    axes.hist(speeds, bins=edges, color=AFTER, edgecolor="white", linewidth=0.6)
+    for edge, patch in zip(edges, axes.patches, strict=False):
         if edge < 0.995:
             patch.set_facecolor(WORSE)
     middle = sorted(speeds)[len(speeds) // 2]

@@ -8,7 +8,7 @@ import math
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -78,9 +78,16 @@ class Chart(Record):
     title: str
     alt: str
     """The text for those who do not see the chart."""
+    _drawn: dict[str, bytes] = field(default_factory=dict, init=False, repr=False)
+    """As a picture, once it was: a run keeps it, and then the page shows it."""
 
     def png(self) -> bytes:
         """Draw the chart; the same numbers give the same bytes."""
+        if "png" not in self._drawn:
+            self._drawn["png"] = self._picture()
+        return self._drawn["png"]
+
+    def _picture(self) -> bytes:
         from PIL import Image
 
         drawn = Image.open(io.BytesIO(self._draw("png", {"Software": None}))).convert("RGB")

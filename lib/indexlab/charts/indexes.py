@@ -57,7 +57,7 @@ def builds(
     rows = sorted(zip(names, bytes, seconds, strict=True), key=lambda row: -row[1])
     title = (
         f"{units.plural(len(rows), 'index')}: {units.size(sum(bytes))} "
-        f"built in {units.duration(sum(seconds))}"
+        f"in {units.duration(sum(seconds))} of building"
     )
     alt = sentence(title, (f"{n}: {units.size(b)}, {units.duration(s)}" for n, b, s in rows))
     shown = rows[:MAX_ROWS]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from indexlab import units
-from indexlab.benchmark import Measurement, Scaling, Series
+from indexlab.benchmark import Measurement, Scaling, Series, Writers
 from indexlab.charts.figure import (
     AFTER,
     BEFORE,
@@ -200,6 +200,48 @@ def writers(
             axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: units.ms(value)))
             axes.yaxis.set_minor_formatter(NullFormatter())
         panels[0].set_ylabel("latency of a write")
+        return chart_of(figure, title, alt)
+
+
+def writing(seen: Writers) -> Chart:
+    """Draw each write before, while and after indexes were built, with the p99 of each phase."""
+    from matplotlib.ticker import FuncFormatter, NullFormatter
+
+    phases = {item.phase: item for item in seen.phases}
+    title = "No writes were measured beside the builds"
+    if {"before", "while"} <= phases.keys():
+        title = (
+            f"Writers' p99 while indexes were built: {units.ms(phases['while'].p99_ms)}, "
+            f"{units.ms(phases['before'].p99_ms)} before"
+        )
+    alt = sentence(
+        title,
+        (
+            f"{item.phase}: {units.plural(item.done, 'write')}, p50 {units.ms(item.p50_ms)}, "
+            f"p99 {units.ms(item.p99_ms)}, longest {units.ms(item.max_ms)}"
+            for item in phases.values()
+        ),
+    )
+    ends = {
+        "before": (min((at for at, _ in seen.points), default=0.0), 0.0),
+        "while": (0.0, seen.seconds),
+        "after": (seen.seconds, max((at for at, _ in seen.points), default=seen.seconds)),
+    }
+    with style():
+        figure = new_figure(title, 3.4)
+        axes = figure.add_subplot()
+        for name, colour in (("before", BEFORE), ("while", AFTER), ("after", BEFORE)):
+            points = [(at, ms) for at, ms in seen.points if ends[name][0] <= at <= ends[name][1]]
+            moments, times = [at for at, _ in points], [ms for _, ms in points]
+            axes.plot(moments, times, ".", color=colour, markersize=3, alpha=0.5)
+            if name in phases:
+                axes.hlines(phases[name].p99_ms, *ends[name], color=INK, linewidth=1.2)
+        axes.axvspan(0, seen.seconds, color=RULE, alpha=0.5, linewidth=0, zorder=0)
+        axes.set_xlabel("seconds since the builds began; shaded: while they went on; lines: p99")
+        axes.set_ylabel("latency of a write, logarithmic")
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: units.ms(value)))
+        axes.yaxis.set_minor_formatter(NullFormatter())
         return chart_of(figure, title, alt)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -91,8 +92,8 @@ ASK = "ask"
 def batch(file: str, **given: Any) -> int:
     """Do a stage on every target of TARGETS.YAML; batch.json says what came of each."""
     from indexlab import runs
+    from indexlab.batch import agenda, cluster, engine, targets
     from indexlab.batch import book as books
-    from indexlab.batch import cluster, engine, targets
     from indexlab.batch.tasks import Work
 
     work = Work(
@@ -105,9 +106,11 @@ def batch(file: str, **given: Any) -> int:
     pause = _pausing(given["pause"])
     if given["resume"] and not given["out"]:
         raise InputError("--resume needs --out, which says what to resume")
-    out = given["out"] or runs.default_path("batch", datetime.now().astimezone()).as_posix()
+    found = targets.read(Path(file))
+    agenda.waves(given["waves"], len(targets.select(found, given["only"])))
+    out = given["out"] or runs.new_directory("batch", datetime.now().astimezone()).as_posix()
     planned = engine.planned(
-        targets.read(Path(file)),
+        found,
         work,
         out,
         only=given["only"],
@@ -144,21 +147,25 @@ def _pausing(text: str) -> Pause | None:
     if text == ASK:
         if not sys.stdin.isatty():
             raise InputError("--pause ask needs a terminal to ask on: give seconds")
-        return lambda number, total: click.confirm(
-            f"Begin wave {number} of {total}?", default=False, err=True
-        )
+        return _asked
     try:
         seconds = float(text)
     except ValueError:
         seconds = -1.0
     if not 0 <= seconds <= 86400:
         raise InputError(f"--pause {text!r} is neither a number of seconds nor {ASK!r}")
+    return seconds
 
-    def wait(_number: int, _total: int) -> bool:
-        time.sleep(seconds)
-        return True
 
-    return wait
+def _asked(number: int, total: int) -> bool:
+    """Ask on the terminal whether the next wave is to begin; Ctrl-C is a no."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return click.confirm(f"Begin wave {number} of {total}?", default=False, err=True)
+    except (KeyboardInterrupt, click.Abort):
+        return False
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _telling(terminal: Terminal) -> Callable[[Event], None]:

@@ -111,6 +111,12 @@ max_slowdown = click.option(
     metavar="RATIO",
     help="Exit with 1 if a query is slower than this beyond doubt, e.g. 1.2.",
 )
+disposable = click.option(
+    "--disposable",
+    is_flag=True,
+    help="A clone to experiment on: also run writes, rolled back, and hide indexes in "
+    "transactions that are rolled back; the demo always is.",
+)
 measuring = _together(
     click.option(
         "--budget",
@@ -169,13 +175,14 @@ measuring = _together(
         metavar="SECONDS",
         help="After this a statement is given up.",
     ),
-    click.option(
-        "--disposable",
-        is_flag=True,
-        help="A clone to experiment on: also run writes, rolled back, and hide indexes in "
-        "transactions that are rolled back; the demo always is.",
-    ),
+    disposable,
     max_slowdown,
+)
+scale = click.option(
+    "--scale",
+    default="",
+    metavar="SIZES",
+    help="On the demo: measure at these multiples of its size, such as 0.1,1,4.",
 )
 execute = click.option(
     "--execute", is_flag=True, help="Change the target; without it this is a dry run."
@@ -213,8 +220,8 @@ applying = _together(
     click.option(
         "--max-lag",
         default=None,
-        metavar="SIZE",
-        help="Begin no build while a standby has more WAL left to replay, e.g. 64MB.",
+        metavar="SIZE|TIME",
+        help="Begin no build while a standby has more left to replay: 64MB of WAL, or 30s.",
     ),
     click.option(
         "--min-free",
@@ -249,10 +256,20 @@ applying = _together(
         default=None,
         help="Show the values of duplicates that keep a unique index from being built.",
     ),
+    click.option(
+        "--writers",
+        "watch_writers",
+        type=click.FloatRange(min=0.1, max=1e5),
+        default=None,
+        metavar="R",
+        help="On a disposable target: send R of the workload's writes per second, rolled back, and "
+        "show what they notice of the builds.",
+    ),
 )
 SETTINGS = (
     *("lock_wait", "max_wait", "jobs", "memory", "max_lag", "min_free", "window"),
     *("allow_blocking", "attach_constraint", "drop_replaced", "show_values"),
+    "watch_writers",
 )
 
 

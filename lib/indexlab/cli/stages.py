@@ -86,12 +86,7 @@ def explain_rule(name: str) -> int:
 @options.measuring
 @click.option("--baseline", default="", metavar="RUN", help="An earlier run to compare with.")
 @click.option("--label", default="", help="Name of this measurement.")
-@click.option(
-    "--scale",
-    default="",
-    metavar="SIZES",
-    help="On the demo: measure at these multiples of its size, such as 0.1,1,4.",
-)
+@options.scale
 def benchmark(**given: Any) -> int:
     """Time every query of the workload, and compare with an earlier run."""
     chosen = options.read(given, "benchmark")
@@ -115,8 +110,7 @@ def _scaled(chosen: Options, form: str) -> int:
         f"{units.ms(growth['before_ms'][-1])} -> {units.ms(growth['after_ms'][-1])}"
         for growth in document["growths"]
     ]
-    chart = (chosen.out / "scale.png").as_posix()
-    say([as_json(document)] if form == "json" else [*lines, "", f"chart: {chart}"])
+    result(document, form, lines, chosen, "scale.html")
     return 0
 
 
@@ -125,6 +119,7 @@ def _scaled(chosen: Options, form: str) -> int:
 @options.resolve
 @options.planning
 @options.applying
+@options.disposable
 @options.execute
 def apply(**given: Any) -> int:
     """Build what the audit calls for, without blocking writers; a dry run without --execute."""

@@ -68,6 +68,7 @@ def run(**given: Any) -> int:
 @options.redact
 @options.planning
 @options.measuring
+@options.scale
 def demo(rows: int | None, **given: Any) -> int:
     """Run the whole story on the bookings demo: embedded server, ten planned indexes."""
     from indexlab.demo import database
@@ -77,7 +78,7 @@ def demo(rows: int | None, **given: Any) -> int:
     chosen = options.read(given, "demo")
     with (
         working(chosen) as pipeline,
-        database.opened(target, fresh=True, progress=lambda text: pipeline.tell(text, None)),
+        database.opened(target, fresh=True, progress=pipeline.tell),
     ):
         document = pipeline.story()
     return _told(document, given["form"], chosen)

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 PLAIN_SECONDS = 1.0
 PLAIN_WAIT_SECONDS = 5.0
+BAR = 12
+"""Characters of a bar."""
 
 
 class Terminal:
@@ -87,7 +89,21 @@ class Terminal:
 
         from indexlab.display import clean
 
-        return Group(*(Text(clean(text), overflow="ellipsis", no_wrap=True) for text, _ in lines))
+        shown = (f"{_bar(fraction)}{clean(text)}" for text, fraction in lines)
+        return Group(*(Text(line, overflow="ellipsis", no_wrap=True) for line in shown))
+
+
+def _bar(fraction: float | None) -> str:
+    """Draw how far it is, where that is known.
+
+    >>> _bar(0.5), _bar(None), _bar(1.7)
+    ('██████░░░░░░  50% ', '', '████████████ 100% ')
+    """
+    if fraction is None:
+        return ""
+    part = min(max(fraction, 0.0), 1.0)
+    full = round(part * BAR)
+    return f"{'█' * full}{'░' * (BAR - full)} {part:>4.0%} "
 
 
 @contextmanager

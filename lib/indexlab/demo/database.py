@@ -16,6 +16,10 @@ from indexlab.target import Target
 
 ROWS_VARIABLE = "INDEXLAB_DEMO_ROWS"
 
+Tell = Callable[[str, float | None], None]
+PARTS = (0.0, 0.25, 0.3, 0.5, 0.85)
+"""How much of a load is done when each of its steps begins, as it was measured."""
+
 RENAME = compose.SQL("ALTER DATABASE {} RENAME TO {}")
 
 
@@ -40,7 +44,7 @@ def rows_of(spec: str) -> int:
 
 
 @contextmanager
-def opened(spec: str, *, fresh: bool = False, progress: Callable[[str], None]) -> Iterator[Target]:
+def opened(spec: str, *, fresh: bool = False, progress: Tell) -> Iterator[Target]:
     """Start the embedded server and hold the demo's database on it.
 
     The first time the data is loaded into a template; later databases are copies of it. Processes
@@ -49,7 +53,7 @@ def opened(spec: str, *, fresh: bool = False, progress: Callable[[str], None]) -
     Args:
         spec: as for --target; see `is_demo`.
         fresh: throw away what was done to the database and copy the template again.
-        progress: is told each step in a few words before it starts.
+        progress: is told each step in a few words before it starts, and how much of a load is done.
 
     Raises:
         InputError: the number of rows is not one, or out of range.
@@ -58,7 +62,7 @@ def opened(spec: str, *, fresh: bool = False, progress: Callable[[str], None]) -
     rows = rows_of(spec)
     mark = demo.fingerprint(rows)
     name, template = f"demo_{rows}_{mark}", f"template_{rows}_{mark}"
-    progress("starting the embedded server")
+    progress("starting the embedded server", None)
     with embedded.server() as server:
         with _one_at_a_time():
             present = server.databases()
@@ -67,9 +71,24 @@ def opened(spec: str, *, fresh: bool = False, progress: Callable[[str], None]) -
             if name in present and fresh:
                 server.drop_database(name)
             if fresh or name not in present:
-                progress("copying the demo database from its template")
+                progress("copying the demo database from its template", None)
                 server.create_database(name, template=template)
         yield Target(f"demo:{rows}", server.conninfo(name))
+
+
+def renew(spec: str, *, progress: Tell) -> None:
+    """Throw away what was done to a demo's database: the next user finds it as it was loaded.
+
+    Args:
+        spec: as for --target; see `is_demo`.
+        progress: is told each step in a few words before it starts.
+
+    Raises:
+        InputError: the number of rows is not one, or out of range.
+        TargetError: another process uses the database.
+    """
+    with opened(spec, fresh=True, progress=progress):
+        pass  # it is fresh when it is open, and nothing is to be done in it
 
 
 @contextmanager
@@ -110,7 +129,7 @@ def _load(
     template: str,
     rows: int,
     present: tuple[str, ...],
-    progress: Callable[[str], None],
+    progress: Tell,
 ) -> None:
     """Fill a database under another name first: a template is whole or not there."""
     outdated = f"template_{rows}_"
@@ -120,7 +139,8 @@ def _load(
             server.drop_database(database)
     server.create_database(loading)
     with psycopg.connect(server.conninfo(loading), autocommit=True) as conn:
-        demo.load(conn, rows, progress=progress)
+        parts = iter(PARTS)
+        demo.load(conn, rows, progress=lambda text: progress(text, next(parts, None)))
     with psycopg.connect(server.conninfo(), autocommit=True) as conn:
         conn.execute(RENAME.format(compose.Identifier(loading), compose.Identifier(template)))
 

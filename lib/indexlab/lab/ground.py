@@ -14,7 +14,7 @@ from indexlab import audit as auditing
 from indexlab import display, redaction, units
 from indexlab import target as targets
 from indexlab.audit import Audit
-from indexlab.benchmark import Measurement
+from indexlab.benchmark import Measurement, Writers
 from indexlab.catalog import Catalog
 from indexlab.lab.inputs import Resolutions
 from indexlab.plan import IndexPlan
@@ -61,6 +61,7 @@ class Ground:
         # A sandbox holds sampled values of the data: it goes with the process at the latest.
         atexit.register(planner.close)
         self._other: Measurement | None = None
+        self._seen: Writers | None = None
 
     def __enter__(self) -> Self:
         return self

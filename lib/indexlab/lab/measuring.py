@@ -11,7 +11,7 @@ from indexlab import benchmark as benchmarking
 from indexlab import charts, display, units
 from indexlab import target as targets
 from indexlab import workload as workloads
-from indexlab.benchmark import Comparison, Load, Measurement, Price
+from indexlab.benchmark import Comparison, Load, Measurement, Price, Settings
 from indexlab.benchmark import load as loading
 from indexlab.charts import Chart
 from indexlab.display import Note
@@ -29,7 +29,6 @@ BUDGET = 10.0
 """Seconds of measuring, over all queries of one side."""
 PRECISION = 0.05
 """How wide the interval of a ratio may be before a query needs no further round."""
-CACHES = ("warm", "cold")
 MODES = ("auto", "one side", "interleaved")
 
 
@@ -90,11 +89,9 @@ class Measuring(Ground):
         label: str = "",
         baseline: str = "",
         mode: str = "auto",
-        cache: str = "warm",
         budget: float = BUDGET,
         precision: float = PRECISION,
-        seed: int = 0,
-        statement_timeout: float = 60.0,
+        settings: str = "",
     ) -> Measurement:
         """Time the workload; writes run only on a disposable target, and are rolled back.
 
@@ -107,13 +104,10 @@ class Measuring(Ground):
             mode: `interleaved` measures with and without the planned indexes that exist, in turns,
                 on a disposable target; `one side` only as the target is; `auto` interleaves
                 where that is possible and no baseline is given.
-            cache: `warm` as a busy server's, or `cold`: emptied before each execution, on a
-                disposable server of this machine.
             budget: seconds of measuring, over all queries of a side.
             precision: how wide the interval of a ratio may be before a query needs no further
                 round: 0.05 is 5%; 0 uses the budget up.
-            seed: of the parameter values and the order of queries.
-            statement_timeout: seconds after which the server gives a statement up.
+            settings: as `benchmark.Settings.parse` reads them, such as `cache=cold seed=7`.
 
         Raises:
             InputError: a query or a sampler fails; the baseline is not of this workload; the sides
@@ -123,16 +117,14 @@ class Measuring(Ground):
             ("label", label, str),
             ("baseline", baseline, str),
             ("mode", mode, str),
-            ("cache", cache, str),
             ("budget", budget, float),
             ("precision", precision, float),
-            ("seed", seed, int),
-            ("statement_timeout", statement_timeout, float),
+            ("settings", settings, str),
         ):
             check_type(name, value, kind)
-        if cache not in CACHES:
-            raise InputError(f"cache {cache!r} is none of {', '.join(CACHES)}")
-        if cache == "cold" and not self.disposable:
+        chosen = Settings.parse(settings)
+        cold = chosen.cache == "cold"
+        if cold and not self.disposable:
             raise InputError(
                 "a cold cache is cold for everybody on that server: do it on a clone, and say "
                 "--disposable"
@@ -145,7 +137,7 @@ class Measuring(Ground):
         else:
             self._progress.tell("sampling parameter values")
             with targets.connect(self.target, read_only=True, purpose="benchmark") as conn:
-                sampled = workloads.sample(conn, self.workload, seed=seed)
+                sampled = workloads.sample(conn, self.workload, seed=chosen.seed)
             self._veil.learn_samples(sampled)
         if hidden:
             self._other, measurement = benchmarking.interleave(
@@ -153,11 +145,11 @@ class Measuring(Ground):
                 sampled,
                 hidden,
                 labels=("before", label or "after"),
-                cold=cache == "cold",
+                cold=cold,
                 budget=2 * budget,
                 precision=precision,
-                seed=seed,
-                statement_timeout=statement_timeout,
+                seed=chosen.seed,
+                statement_timeout=chosen.statement_timeout,
                 source=self.workload.source,
                 progress=self._progress.tell,
             )
@@ -166,12 +158,12 @@ class Measuring(Ground):
                 self.target,
                 sampled,
                 label=label,
-                cold=cache == "cold",
+                cold=cold,
                 budget=budget,
                 precision=precision,
-                seed=seed,
+                seed=chosen.seed,
                 disposable=self.disposable,
-                statement_timeout=statement_timeout,
+                statement_timeout=chosen.statement_timeout,
                 source=self.workload.source,
                 tolerated=frozenset(series.query for series in self._other.series)
                 if self._other is not None
@@ -180,62 +172,63 @@ class Measuring(Ground):
             )
         self._other = self._veil.result(self._other)
         measurement = self._veil.result(measurement)
-        self._keep(measurement, sampled, seed)
+        self._keep(measurement, sampled)
         self._progress.done()
         return measurement
 
-    def load(
-        self,
-        clients: int,
-        *,
-        rate: float = 0.0,
-        seconds: float = 10.0,
-        seed: int = 0,
-        baseline: str = "",
-        statement_timeout: float = 60.0,
-    ) -> Loads | Note:
+    def load(self, settings: str = "", *, baseline: str = "") -> Loads | Note:
         """Send the workload from many clients at once; keeps `load.json` in the run.
 
+        The same load of earlier is shown beside it: that of the side before in this run, or of
+        the baseline.
+
         Args:
-            clients: concurrent sessions; 0 puts no load on.
-            rate: transactions per second over all clients; 0 is as fast as they can.
-            seconds: how long.
-            seed: of parameter values and of the choice of queries.
-            baseline: run directory of an earlier load to show beside it.
-            statement_timeout: seconds after which the server gives a statement up.
+            settings: as `benchmark.Settings.parse` reads them, such as `clients=8 seconds=30`.
+            baseline: run directory of an earlier benchmark.
 
         Raises:
             InputError: a number is out of range.
             TargetError: a statement fails.
         """
-        for name, value, kind in (("clients", clients, int), ("rate", rate, float)):
-            check_type(name, value, kind)
-        if clients == 0:
+        check_type("settings", settings, str)
+        check_type("baseline", baseline, str)
+        chosen = Settings.parse(settings)
+        if chosen.clients == 0:
             return Note.words("No load was asked for (clients).")
-        self._progress.tell(f"{units.plural(clients, 'client')} for {units.duration(seconds)}")
+        words = f"{units.plural(chosen.clients, 'client')} for {units.duration(chosen.seconds)}"
+        self._progress.tell(words)
         with targets.connect(self.target, read_only=True, purpose="benchmark") as conn:
-            sampled = workloads.sample(conn, self.workload, seed=seed)
+            sampled = workloads.sample(conn, self.workload, seed=chosen.seed)
         self._veil.learn_samples(sampled)
         found = loading.run(
             self.target,
             sampled,
-            clients=clients,
-            rate=rate,
-            seconds=seconds,
-            seed=seed,
-            statement_timeout=statement_timeout,
+            clients=chosen.clients,
+            rate=chosen.rate,
+            seconds=chosen.seconds,
+            seed=chosen.seed,
+            statement_timeout=chosen.statement_timeout,
             disposable=self.disposable,
+            progress=self._progress.tell,
         )
-        earlier = documents.load(Run(Path(baseline))) if baseline else None
+        earlier = self._earlier_load(baseline)
         self._write("load", documents.of_load(found, earlier))
         self._progress.done()
         return Loads(found, earlier)
 
-    def _keep(self, measurement: Measurement, sampled: tuple[SampledQuery, ...], seed: int) -> None:
+    def _earlier_load(self, baseline: str) -> Load | None:
+        """Return the load that was put on before, if there was one."""
+        before = [] if self.run is None else [self.run.path / "before"]
+        for path in (*before, *([Path(baseline)] if baseline else [])):
+            if Run(path).has("load"):
+                return documents.load(Run(path))
+        return None
+
+    def _keep(self, measurement: Measurement, sampled: tuple[SampledQuery, ...]) -> None:
         if self.run is None:
             return
         other = self._other
-        comparison = None if other is None else self._compared(other, measurement, seed)
+        comparison = None if other is None else self._compared(other, measurement)
         if other is not None and measurement.is_paired_with(other):
             before = Run.create(self.run.path / "before", "benchmark")
             self._keep_side(before, other, None, sampled)
@@ -290,12 +283,12 @@ class Measuring(Ground):
             )
         return tuple(present.values())
 
-    def compare(self, after: Measurement, baseline: str, *, seed: int = 0) -> Comparison | Note:
+    def compare(self, after: Measurement, baseline: str) -> Comparison | Note:
         """Say what changed since the other side or an earlier run, query by query."""
         before = self._before(baseline)
         if before is None:
             return Note.words("There is no baseline to compare with.")
-        return self._compared(before, after, seed)
+        return self._compared(before, after)
 
     def _before(self, baseline: str) -> Measurement | None:
         """Return the other side: of this session, or of an earlier run."""
@@ -306,11 +299,12 @@ class Measuring(Ground):
     def _baseline(self, path: str) -> Measurement:
         return documents.measurement(Run(Path(path)))
 
-    def _compared(self, before: Measurement, after: Measurement, seed: int) -> Comparison:
+    def _compared(self, before: Measurement, after: Measurement) -> Comparison:
         # By the audit's names for all of them: once built, they are no longer to be built.
         _, audit = self._ruled()
         names = {item.label for item in audit.statements}
         tables = {f"{item.table.schema}.{item.table.name}" for item in audit.statements}
+        seed = after.conditions.seed
         return benchmarking.compare(before, after, indexes=names, tables=tables, seed=seed)
 
     def latencies(self, measurement: Measurement) -> Chart:

@@ -4,6 +4,7 @@ from indexlab.render.matrix import PAGE as BATCH_PAGE
 from indexlab.render.matrix import batch_files, matrix_page
 from indexlab.render.notebooks import StageFailed, check_parameters, execute, notebook
 from indexlab.render.pages import overview
+from indexlab.render.scaling import scale_page
 from indexlab.render.shelf import index, is_own, require_own
 
 __all__ = [
@@ -18,4 +19,5 @@ __all__ = [
     "notebook",
     "overview",
     "require_own",
+    "scale_page",
 ]

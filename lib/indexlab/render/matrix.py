@@ -12,7 +12,7 @@ from indexlab.display import Markup, escape
 from indexlab.matrix import Matrix, Reason, Row, Statement
 from indexlab.render import frame
 from indexlab.render.frame import Entry
-from indexlab.render.story import Fact
+from indexlab.render.story import Fact, Tone
 
 PAGE = "index.html"
 MOST_CELLS = 150_000
@@ -170,7 +170,7 @@ def _facts(found: Matrix) -> Iterator[Fact]:
         lines = [f"median of the {units.plural(len(found.gains), 'target')} that were measured"]
         if len(found.gains) >= 20:
             lines.append(f"nine of ten are between {units.factor(worst)} and {units.factor(best)}")
-        tone = "good" if median < 0.995 else "bad" if median > 1.005 else "plain"
+        tone: Tone = "good" if median < 0.995 else "bad" if median > 1.005 else "plain"
         yield Fact("The typical target", units.factor(median), tuple(lines), tone)
     built = found.built()
     if built:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import os
 import signal
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
@@ -28,6 +29,7 @@ TYPES: Mapping[str, tuple[type, ...]] = {
 }
 STAGES = ("audit", "apply", "benchmark")
 ENGINE = "indexlab"
+CHECKER = "rfc3987_syntax"
 KERNEL_LOG = "kernel.log"
 
 
@@ -61,7 +63,8 @@ def check_parameters(path: Path, parameters: Mapping[str, Parameter]) -> None:
     Raises:
         InputError: a parameter is unknown or of another type than declared.
     """
-    import papermill
+    with _without_iris():
+        import papermill
 
     declared = papermill.inspect_notebook(str(path))
     for name, value in parameters.items():
@@ -106,9 +109,10 @@ def execute(
         StageFailed: a cell failed.
         KeyboardInterrupt: the stage was interrupted.
     """
-    import nbformat
-    import papermill
-    from papermill.exceptions import PapermillExecutionError
+    with _without_iris():
+        import nbformat
+        import papermill
+        from papermill.exceptions import PapermillExecutionError
 
     path = notebook(stage)
     check_parameters(path, parameters)
@@ -124,6 +128,7 @@ def execute(
             "JUPYTER_RUNTIME_DIR": private,
             "IPYTHONDIR": private,
         }
+        tell(f"starting the {stage} notebook", None)
         with ExitStack() as stack:
             stack.enter_context(_environment(variables))
             stack.enter_context(_following(told, tell))
@@ -148,6 +153,7 @@ def execute(
                 ).strip()
             )
         text = executed.read_text(encoding="utf-8")
+    tell(f"writing the {stage} page", None)
     document = _without(nbformat.reads(text, as_version=4), secrets)
     _forget_places(document)
     run.write(f"{stage}.ipynb", nbformat.writes(document) + "\n")
@@ -157,6 +163,23 @@ def execute(
     if failure is not None:
         raise _stage_failed(stage, failure, page)
     return page
+
+
+@contextmanager
+def _without_iris() -> Iterator[None]:
+    """Import jsonschema without its checker of IRIs, where nobody has imported it yet.
+
+    The checker builds a grammar each time, which takes longer than all else that papermill imports;
+    no schema of a notebook has an IRI. jsonschema goes without it as if it were not installed.
+    """
+    if {"jsonschema", CHECKER} & sys.modules.keys():
+        yield
+        return
+    sys.modules[CHECKER] = None  # type: ignore[assignment]  # an import of it fails
+    try:
+        yield
+    finally:
+        del sys.modules[CHECKER]
 
 
 def _stage_failed(stage: str, failure: Any, page: Path) -> StageFailed:

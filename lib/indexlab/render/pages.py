@@ -12,13 +12,14 @@ from indexlab.render import frame, stages, tables
 from indexlab.render.frame import Entry
 from indexlab.render.stages import Stage
 from indexlab.render.story import Story, said
-from indexlab.runs import Run
+from indexlab.runs import Run, documents
 
 FILES = (
     ("audit.html", "the audit by itself"),
     ("before/benchmark.html", "the measurements before, by themselves"),
     ("apply.html", "what was built, by itself"),
     ("benchmark.html", "the measurements after, by themselves"),
+    ("scale.html", "how latency grows with the size of the tables, query by query"),
     ("load.json", "what many clients saw, before and after"),
     ("revised_plan.sql", "the plan, revised; the kit reads it back"),
     ("migration.sql", "the same for psql, with verification, test and monitoring queries"),
@@ -84,6 +85,7 @@ def overview_page(run: Run) -> str:
         queries_words=_queries_words(story),
         price=Markup(price._repr_html_()) if price is not None and price.writes else None,
         price_chart=_price_chart(story),
+        scale_chart=_scale_chart(run),
         stages=tuple(part for _, part in parts),
         links=tuple({"href": h, "meaning": m} for h, m in FILES if (run.path / h).exists()),
     )
@@ -100,6 +102,10 @@ def _price_chart(story: Story) -> Markup | None:
     if story.comparison is None or price is None or not price.writes:
         return None
     return Markup(charts.price(price, story.comparison).inline())
+
+
+def _scale_chart(run: Run) -> Markup | None:
+    return Markup(charts.scale(documents.scaling(run)).inline()) if run.has("scale") else None
 
 
 def _stages(run: Run) -> Iterator[tuple[str, Stage]]:
@@ -119,7 +125,7 @@ def _moment(started: str) -> str:
 
 def _existing_words(story: Story) -> str:
     count = len(story.audit["existing"])
-    return f"{units.plural(count, 'existing index')} to look at: nothing was done to them"
+    return f"{units.plural(count, 'existing index')} to look at"
 
 
 def _queries_words(story: Story) -> str:

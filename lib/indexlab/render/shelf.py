@@ -21,8 +21,8 @@ PAGE = "index.html"
 MARK = '<meta name="generator" content="indexlab reports">'
 """By it a page is known as one that may be written anew."""
 MARKED_WITHIN = 4096
-MOST_ENTRIES = 6
-"""So many targets are in the bar on top."""
+MOST_ENTRIES, LONGEST_ENTRY = 6, 24
+"""So many targets are in the bar on top, and so many characters of each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +89,13 @@ def require_own(place: Path) -> None:
 def _contents(found: Shelf, trends: tuple[Trend, ...]) -> Iterator[Entry]:
     if found.places:
         yield Entry("runs", "Runs")
-    yield from (Entry(trend.id, trend.target) for trend in trends[:MOST_ENTRIES])
+    yield from (Entry(trend.id, _short(trend.target)) for trend in trends[:MOST_ENTRIES])
     if found.strangers:
         yield Entry("others", "Not shown")
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= LONGEST_ENTRY else f"{name[: LONGEST_ENTRY - 1]}…"
 
 
 def _finding(found: Shelf) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -23,6 +24,9 @@ DONE = {
 """What became of a statement, by its verdict."""
 
 
+Tone = Literal["good", "price", "bad", "plain"]
+
+
 @dataclass(frozen=True, slots=True)
 class Fact:
     """One of the three numbers on top of the page."""
@@ -30,7 +34,7 @@ class Fact:
     about: str
     value: str
     lines: tuple[str, ...]
-    tone: Literal["good", "price", "bad", "plain"]
+    tone: Tone
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,7 +281,7 @@ class Story:
         )
         yield NextStep(
             "To go back: a dry run of the rollback, then the same with --execute; or rollback.sql.",
-            f"indexlab rollback {self.run.path.name}",
+            f"indexlab rollback {shlex.quote(self.run.path.name)}",
         )
 
 

@@ -78,7 +78,7 @@ def keep(run: Run) -> Card:
     if known is not None:
         return known
     card = _thought(run, made_of)
-    run.write_json(CARD, {"made_of": made_of, **asdict(card)})
+    run.write_json(CARD, {"made_of": made_of, **asdict(card)}, sync=False)
     return card
 
 

@@ -114,8 +114,13 @@ class Run(Record):
         """
         return self.write_bytes(name, text.encode())
 
-    def write_bytes(self, name: str, data: bytes) -> Path:
+    def write_bytes(self, name: str, data: bytes, *, sync: bool = True) -> Path:
         """Write a file in one step, with the directories that it is to be in.
+
+        Args:
+            name: below the run's directory.
+            data: all of it.
+            sync: whether it must outlive a power failure; not what can be made again.
 
         Raises:
             IncompleteError: the disk is full or cannot be written.
@@ -123,7 +128,7 @@ class Run(Record):
         path = self.path / name
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with _written_whole(path) as partial:
+            with _written_whole(path, sync=sync) as partial:
                 partial.write_bytes(data)
         except OSError as error:
             raise IncompleteError(
@@ -132,10 +137,11 @@ class Run(Record):
             ) from None
         return path
 
-    def write_json(self, stage: str, document: Json) -> Path:
+    def write_json(self, stage: str, document: Json, *, sync: bool = True) -> Path:
         """Write a stage's result, with the format's number first."""
         whole = {"format": FORMAT, **document}
-        return self.write(f"{stage}.json", json.dumps(whole, indent=1, ensure_ascii=False) + "\n")
+        text = json.dumps(whole, indent=1, ensure_ascii=False) + "\n"
+        return self.write_bytes(f"{stage}.json", text.encode(), sync=sync)
 
     def read_json(self, stage: str) -> Json:
         """Read a stage's result.
@@ -159,14 +165,15 @@ class Run(Record):
 
 
 @contextmanager
-def _written_whole(path: Path) -> Iterator[Path]:
+def _written_whole(path: Path, *, sync: bool) -> Iterator[Path]:
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     os.close(handle)
     partial = Path(name)
     try:
         yield partial
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
+        if sync:
+            with partial.open("rb") as file:
+                os.fsync(file.fileno())
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)

@@ -5,10 +5,19 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 from typing import Any
 
-from indexlab import explain
+from indexlab import explain, units
 from indexlab.apply import Applied, Outcome
 from indexlab.audit import Audit, Finding, place, statement_sql
-from indexlab.benchmark import Comparison, Headline, Load, Measurement, Scaling, Series, intervals
+from indexlab.benchmark import (
+    Comparison,
+    Headline,
+    Load,
+    Measurement,
+    Scaling,
+    Series,
+    Writers,
+    intervals,
+)
 from indexlab.errors import InputError
 from indexlab.impact import Impact, QueryImpact
 from indexlab.runs import private
@@ -176,6 +185,20 @@ def of_apply(applied: Applied, target: Target, server: Server) -> Json:
     }
 
 
+def of_writers(writers: Writers) -> Json:
+    """Write what writers saw beside the builds: each latency in ms, by seconds since they began."""
+    return {
+        "rate": writers.rate,
+        "seconds": writers.seconds,
+        "late": writers.late,
+        "longest_wait_ms": writers.longest_wait * 1000,
+        "looks": writers.looks,
+        "trouble": writers.trouble,
+        "phases": [asdict(item) for item in writers.phases],
+        "points": writers.points,
+    }
+
+
 def of_benchmark(
     measurement: Measurement,
     comparison: Comparison | None,
@@ -221,6 +244,21 @@ def of_comparison(comparison: Comparison) -> Json:
 def of_scaling(scaling: Scaling) -> Json:
     """Write how latency grows with the size of the tables."""
     return asdict(scaling)
+
+
+def scaling(run: Run) -> Scaling:
+    """Read back how latency grows with the size of the tables.
+
+    Raises:
+        InputError: the run was not measured at several sizes, or it is not as this version writes
+            it.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        return TypeAdapter(Scaling).validate_python(run.read_json("scale"))
+    except ValidationError as error:
+        raise InputError(str(error), source=run.path / "scale.json") from None
 
 
 def of_load(load: Load, before: Load | None) -> Json:
@@ -352,4 +390,5 @@ def incomplete(applied: Applied) -> str:
     failed = [item for item in applied.outcomes if item.outcome == "failed"]
     waiting = sum(item.outcome == "not_run" for item in applied.outcomes)
     reasons = "; ".join(f"{item.index}: {item.error}" for item in failed)
-    return f"apply did not complete: {reasons or 'interrupted'}; {waiting} steps were not run"
+    left = f"; {units.plural(waiting, 'step')} not run" if waiting else ""
+    return f"apply did not complete: {reasons or 'interrupted'}{left}"

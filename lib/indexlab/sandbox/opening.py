@@ -12,7 +12,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -58,6 +58,13 @@ class _Read:
     """The statements of the workload and of the plan."""
 
 
+Tell = Callable[[str, float | None], None]
+
+
+def _silent(_text: str, _fraction: float | None) -> None:
+    """Tell nobody."""
+
+
 @contextmanager
 def open_sandbox(
     target: Target,
@@ -67,6 +74,7 @@ def open_sandbox(
     *,
     whole: bool = False,
     keep: bool = False,
+    tell: Tell = _silent,
 ) -> Iterator[Sandbox]:
     """Make a sandbox of a target, and drop it at the end; reads only from the target.
 
@@ -77,6 +85,7 @@ def open_sandbox(
         workload: the tables of its queries are copied, through views, partitions and foreign keys.
         whole: copy every table.
         keep: leave the sandbox's database where it is, with the statistics' sampled values.
+        tell: is told what goes on.
 
     Raises:
         SandboxError: the sandbox cannot be made; nothing of it is left.
@@ -84,7 +93,9 @@ def open_sandbox(
         TargetError: the target cannot be reached.
     """
     with ExitStack() as stack:
+        tell("making a sandbox: its server", 0.0)
         server = stack.enter_context(databases.cluster())
+        tell("making a sandbox: reading schema and statistics", 0.2)
         with (
             targets.connect(target, read_only=True, purpose="sandbox") as conn,
             ThreadPoolExecutor(1) as pool,
@@ -101,6 +112,7 @@ def open_sandbox(
                     f"the target's statistics cannot be read: {said(error)}"
                 ) from error
         database, order = making.result()
+        tell("making a sandbox: filling it", 0.5)
         differences = Differences(catalog.server, list(read.scope.lacking))
         differences.of_original(read.original, read.scope, order)
         try:
