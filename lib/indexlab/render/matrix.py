@@ -237,7 +237,8 @@ def _line(row: Row, columns: _Columns) -> str:
     else:
         marks = "".join(_mark(cells.get(name)) for name in columns.statements)
     tags = escape(json.dumps([display.clean(tag) for tag in row.tags]))
-    sub = escape(" · ".join(filter(None, (" ".join(row.tags), row.group, row.server))))
+    server = f"PostgreSQL {row.server}" if row.server[:1].isdigit() else row.server
+    sub = escape(" · ".join(filter(None, (" ".join(row.tags), row.group, server))))
     small = f'<span class="sub" title="{sub}">{sub}</span>' if sub else ""
     gain = "" if row.gain is None else units.factor(row.gain.ratio)
     gains = f'<td class="il-num">{gain}</td>' if columns.gains else ""
