@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from indexlab import audit as auditing
-from indexlab import catalog, plan
+from indexlab import catalog, plan, sql
 from indexlab.audit import Audit, StatementAudit
 from indexlab.sql import quote
 
@@ -102,7 +102,7 @@ def test_any_name_is_written_in_a_readable_and_harmless_way(
     assert told and all(f"public.{quoted}"[:20] in text or "idx" in text for text in told)
     assert f"public.{quoted}" in audit.statements[0].why
     written = auditing.revised_plan_sql(audit) + auditing.migration_sql(audit)
-    assert plan.sql.parse(re.sub(r"(?m)^\\.*$", "", written), "migration") is not None
+    assert sql.parse(re.sub(r"(?m)^\\.*$", "", written), "migration") is not None
 
 
 def test_quoted_and_unquoted_letters_are_told_apart(conn: psycopg.Connection) -> None:

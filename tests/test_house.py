@@ -8,6 +8,7 @@ import re
 import subprocess
 import tomllib
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,16 @@ def test_imports_point_to_the_left(file: Path):
         if module != own and RANKS[module] >= RANKS[own]
     ]
     assert wrong == []
+
+
+def test_the_picture_in_the_readme_is_the_law():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    picture = text.partition("## The house")[2].split("```")[1]
+    drawn = " ".join(re.split(r" {2,}", line.strip())[0] for line in picture.splitlines())
+    groups = [group.strip().split(", ") for group in drawn.split("<-")]
+    assert {name for group in groups for name in group} == MODULES - {"indexlab", "__main__"}
+    ranks = [[RANKS[name] for name in group] for group in groups]
+    assert [max(left) < min(right) for left, right in pairwise(ranks)] == [True] * (len(ranks) - 1)
 
 
 @pytest.mark.parametrize("library", OWNERS)
