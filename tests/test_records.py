@@ -116,7 +116,7 @@ def results(place: Path) -> Iterator[object]:
             steps = apply.pending(demo._ruled()[0], judged.revised)
             yield steps
         yield judged.statements
-        yield demo.load(1, seconds=1)
+        yield demo.load("clients=1 seconds=1")
         yield lab.read_inputs("demo:2000", "", "")
     writers = benchmark.Writers(50.0, 1.0, ((-0.5, 1.0), (0.5, 3.0), (1.5, 2.0)), 0, 0.0, 12)
     yield from (writers, writers.phases, benchmark.Settings())
