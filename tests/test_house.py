@@ -31,7 +31,7 @@ LAW = (
     ("sizes",),
     ("sandbox",),
     ("impact",),
-    ("audit", "apply", "benchmark"),
+    ("audit", "apply", "benchmark", "matrix"),
     ("charts", "export", "planning", "redaction", "starter"),
     ("runs",),
     ("lab", "render", "formats"),
@@ -39,7 +39,7 @@ LAW = (
     ("indexlab", "pipeline", "desk"),  # the package itself hands out the lab
     ("batch",),
     ("cli",),
-    ("__main__",),
+    ("__main__", "recipes"),
 )
 """A module imports only from the groups above its own, and nothing from beside it."""
 
@@ -52,7 +52,8 @@ OWNERS = {
     "nbconvert": {"render"},
     "distributed": {"batch"},
     "dask": {"batch"},
-    "fsspec": {"batch"},
+    "fsspec": {"batch", "matrix"},
+    "pyarrow": {"matrix"},
     "yaml": {"batch"},
     "pygments": {"display"},
 }
@@ -186,7 +187,7 @@ def test_constraints_are_within_the_bounds_of_the_project():
 
 # Notebooks
 
-NOTEBOOKS = ("apply", "audit", "benchmark", "explore")
+NOTEBOOKS = ("apply", "audit", "batch", "benchmark", "explore")
 PARAMETER = re.compile(r"(?P<name>[a-z_]+): (?P<type>str|int|float|bool) = (?P<value>.+?)  # \S.*")
 SQL = re.compile(
     r"\b(select|insert\s+into|update\s+\S+\s+set|delete\s+from|create|drop|alter|explain)\s",

@@ -31,6 +31,11 @@ MARKS = {
     "error": ("✖", "bad"),
     "failed": ("✖", "bad"),
     "slower": ("▼", "bad"),
+    # targets of a batch
+    "ok": ("✔", "good"),
+    "findings": ("!", "warn"),
+    "running": ("▶", "calm"),
+    "waiting": ("…", "calm"),
 }
 """Symbol and tone by word: never colour alone."""
 
@@ -109,12 +114,20 @@ def escape(value: object) -> Markup:
     return value if isinstance(value, Markup) else Markup(html.escape(clean(value)))
 
 
+def symbol(word: str) -> str:
+    """Return the symbol of a verdict or outcome; empty for a word that has none."""
+    return MARKS.get(word, ("", ""))[0]
+
+
+def tone(word: str) -> str:
+    """Return whether a verdict or outcome is `good`, `calm`, `warn` or `bad`."""
+    return MARKS.get(word, ("", "calm"))[1]
+
+
 def badge(word: str) -> Markup:
     """Return a verdict or outcome with its symbol and tone."""
-    symbol, tone = MARKS.get(word, ("", "calm"))
-    return Markup(
-        f'<span class="il-badge il-{tone}">{symbol} {escape(word.replace("_", " "))}</span>'
-    )
+    said = f"{symbol(word)} {escape(word.replace('_', ' '))}"
+    return Markup(f'<span class="il-badge il-{tone(word)}">{said}</span>')
 
 
 def code(text: str) -> Markup:

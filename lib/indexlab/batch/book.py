@@ -11,7 +11,7 @@ from indexlab.batch.stores import Store
 from indexlab.batch.targets import BatchTarget
 from indexlab.batch.tasks import Result, Work, folder, not_run
 from indexlab.errors import InputError
-from indexlab.runs import Json
+from indexlab.runs import FORMAT, Json
 
 STATUSES = ("ok", "findings", "failed", "not_run")
 WAITING = "waiting for its turn"
@@ -114,6 +114,19 @@ class Book:
         self.store.write(self.document())
         self._written = time.monotonic()
         self._pause = max(LEAST_PAUSE, SHARE * (self._written - began))
+
+
+def show(book: Book) -> str:
+    """Write the page of a batch and its tables beside `batch.json`; returns where the page is.
+
+    Raises:
+        IncompleteError: it cannot be written; `batch.json` stands.
+    """
+    from indexlab import render
+
+    for name, data in render.batch_files({"format": FORMAT, **book.document()}):
+        book.store.put(name, data)
+    return f"{book.store.url}/{render.BATCH_PAGE}"
 
 
 def opened(

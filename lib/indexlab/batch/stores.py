@@ -99,6 +99,20 @@ class Store:
         except Exception as error:  # noqa: BLE001 - as above
             raise IncompleteError(f"cannot write to {self.url!r}: {_said(error)}") from None
 
+    def put(self, name: str, data: bytes) -> None:
+        """Write a file beside `batch.json` in one step.
+
+        Raises:
+            IncompleteError: the disk is full or cannot be written.
+        """
+        if self.directory is not None:
+            Run(self.directory).write_bytes(name, data)
+            return
+        try:
+            self._fs.pipe_file(f"{self._root}/{name}", data)
+        except Exception as error:  # noqa: BLE001 - as above
+            raise IncompleteError(f"cannot write to {self.url!r}: {_said(error)}") from None
+
     def runs(self) -> dict[str, int]:
         """Return the number of the last run by the folder of its target; reads only."""
         found: dict[str, int] = {}

@@ -9,7 +9,7 @@ from types import FrameType
 import click
 
 import indexlab
-from indexlab.cli import batches, beginning, reports, stages, story
+from indexlab.cli import batches, beginning, recipes, reports, stages, story
 from indexlab.errors import IndexlabError
 
 INTERRUPTED = 130
@@ -29,8 +29,8 @@ def cli() -> None:
 for _command in (
     *(stages.audit, stages.explain_rule, stages.benchmark, stages.apply),
     *(story.run, story.demo, story.compare, story.rollback, reports.reports),
+    *(batches.batch, batches.targets, recipes.recipe),
     *(beginning.init, beginning.lab),
-    *(batches.batch, batches.targets),
 ):
     cli.add_command(_command)
 

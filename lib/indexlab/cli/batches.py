@@ -93,6 +93,7 @@ def batch(file: str, **given: Any) -> int:
     """Do a stage on every target of TARGETS.YAML; batch.json says what came of each."""
     from indexlab import runs
     from indexlab.batch import agenda, cluster, engine, targets
+    from indexlab.batch import book as books
     from indexlab.batch.tasks import Work
 
     work = Work(
@@ -131,10 +132,11 @@ def batch(file: str, **given: Any) -> int:
                 pause=pause,
                 hear=_telling(terminal),
             )
+    page = books.show(book)
     if given["form"] == "json":
         say([as_json({"format": 1, **book.document()})])
     else:
-        say(_lines(book))
+        say([*_lines(book), "", f"report: {page}"])
     return book.exit_code()
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 
 import psycopg
 from psycopg import sql as compose
@@ -89,6 +89,37 @@ def renew(spec: str, *, progress: Tell) -> None:
     """
     with opened(spec, fresh=True, progress=progress):
         pass  # it is fresh when it is open, and nothing is to be done in it
+
+
+@contextmanager
+def copies(sizes: Mapping[str, int], *, progress: Tell) -> Iterator[dict[str, str]]:
+    """Hold databases with demo data that nobody else uses, and drop them in the end.
+
+    Args:
+        sizes: the number of bookings by name.
+        progress: is told each step in a few words before it starts.
+
+    Yields:
+        The address of each, by name.
+
+    Raises:
+        InputError: a number of rows is out of range.
+    """
+    with ExitStack() as stack:
+        server = stack.enter_context(embedded.server())
+        addresses = {}
+        for number, (name, rows) in enumerate(sizes.items()):
+            template = f"template_{rows}_{demo.fingerprint(rows)}"
+            with _one_at_a_time():
+                present = server.databases()
+                if template not in present:
+                    _load(server, template, rows, present, progress)
+                database = f"copy_{os.getpid()}_{number}"
+                server.drop_database(database)
+                server.create_database(database, template=template)
+            stack.callback(server.drop_database, database)
+            addresses[name] = server.conninfo(database)
+        yield addresses
 
 
 def _load(

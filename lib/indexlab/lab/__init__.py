@@ -6,6 +6,7 @@ directory if there is one, and returns it.
 
 from indexlab.lab.afterwards import drop_replaced, roll_back
 from indexlab.lab.applying import JOURNAL, check_redaction
+from indexlab.lab.batches import Batch, open_batch
 from indexlab.lab.beginning import begin
 from indexlab.lab.exploring import Costs, Explained
 from indexlab.lab.exporting import check_export
@@ -18,6 +19,7 @@ __all__ = [
     "BUDGET",
     "JOURNAL",
     "PRECISION",
+    "Batch",
     "Costs",
     "Explained",
     "Inputs",
@@ -27,6 +29,7 @@ __all__ = [
     "check_export",
     "check_redaction",
     "drop_replaced",
+    "open_batch",
     "open_lab",
     "read_inputs",
     "require_queries",

@@ -32,19 +32,27 @@ class Entry:
     title: str
 
 
-def page(template: str, *, title: str, contents: tuple[Entry, ...] = (), **values: Any) -> str:
+def page(
+    template: str,
+    *,
+    title: str,
+    contents: tuple[Entry, ...] = (),
+    own: str = "",
+    **values: Any,
+) -> str:
     """Fill the template of a page; pure.
 
     Args:
         template: a file beside `frame.html.j2` that extends it.
         title: of the window.
         contents: the sections that the bar on top links to.
+        own: name of a style and a script beside the template that only this page has.
         values: what the template names; text is escaped, `Markup` is not.
     """
     return str(
         _environment()
         .get_template(template)
-        .render(title=title, contents=contents, **_frame(), **values)
+        .render(title=title, contents=contents, **_frame(own), **values)
     )
 
 
@@ -63,12 +71,14 @@ def _environment() -> Any:
 
 
 @cache
-def _frame() -> dict[str, Markup]:
-    script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
+def _frame(own: str) -> dict[str, Markup]:
+    names = ("page", own) if own else ("page",)
+    script = "\n".join((TEMPLATES / f"{name}.js").read_text(encoding="utf-8") for name in names)
+    style = "\n".join((TEMPLATES / f"{name}.css").read_text(encoding="utf-8") for name in names)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     policy = "; ".join(POLICY).format(script=f"sha256-{digest}")
     dark = (TEMPLATES / "dark.css").read_text(encoding="utf-8")
-    style = (TEMPLATES / "page.css").read_text(encoding="utf-8").replace("/* dark */", dark)
+    style = style.replace("/* dark */", dark)
     of_results = display.STYLE.removeprefix("<style>").removesuffix("</style>")
     return {
         "policy": Markup(policy),

@@ -24,6 +24,9 @@ DONE = {
 """What became of a statement, by its verdict."""
 
 
+Tone = Literal["good", "price", "bad", "plain"]
+
+
 @dataclass(frozen=True, slots=True)
 class Fact:
     """One of the three numbers on top of the page."""
@@ -31,7 +34,7 @@ class Fact:
     about: str
     value: str
     lines: tuple[str, ...]
-    tone: Literal["good", "price", "bad", "plain"]
+    tone: Tone
 
 
 @dataclass(frozen=True, slots=True)

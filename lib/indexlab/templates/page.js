@@ -84,7 +84,7 @@
   const FILTERED_FROM = 6;
   const filterable = (table) => {
     const rows = [...table.tBodies[0].rows];
-    if (rows.length < FILTERED_FROM) return;
+    if (rows.length < FILTERED_FROM || "filtered" in table.dataset) return; // or it has its own
     const about = table.caption ? table.caption.textContent : "the table";
     const input = make("input", { type: "search", placeholder: "Filter rows", autocomplete: "off" });
     input.setAttribute("aria-label", `Filter rows: ${about}`);
