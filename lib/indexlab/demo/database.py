@@ -92,9 +92,7 @@ def renew(spec: str, *, progress: Tell) -> None:
 
 
 @contextmanager
-def copies(
-    sizes: Mapping[str, int], *, progress: Callable[[str], None]
-) -> Iterator[dict[str, str]]:
+def copies(sizes: Mapping[str, int], *, progress: Tell) -> Iterator[dict[str, str]]:
     """Hold databases with demo data that nobody else uses, and drop them in the end.
 
     Args:
