@@ -345,7 +345,8 @@ def test_a_password_in_the_uri_is_nowhere_either(
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     kept = [path for path in (files / "reports").rglob("*") if path.is_file()]
-    assert len(kept) == 6
+    names = {path.relative_to(files / "reports").as_posix() for path in kept}
+    assert {"uri/audit.html", "uri/audit.ipynb", "uri/summary.md", "index.html"} <= names
     assert _holding(pgbench15, done, files / "reports") == []
 
 
@@ -353,7 +354,9 @@ def _holding(cluster: Cluster, done: subprocess.CompletedProcess[str], place: Pa
     """Where the part of the password stands that no way of quoting changes."""
     core = cluster.password[:16]
     texts = {"stdout": done.stdout, "stderr": done.stderr}
-    texts |= {str(path): path.read_text() for path in place.rglob("*") if path.is_file()}
+    texts |= {
+        str(path): path.read_text(errors="replace") for path in place.rglob("*") if path.is_file()
+    }
     return [name for name, text in texts.items() if core in text]
 
 

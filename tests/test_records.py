@@ -32,6 +32,7 @@ from indexlab.apply import Event, Session, Settings, Window
 from indexlab.catalog import Unresolved
 from indexlab.cli import terminal
 from indexlab.desk import Desk
+from indexlab.matrix import Matrix, Row
 from indexlab.records import Record
 from indexlab.sandbox import Lacking
 from indexlab.statements import Recorded
@@ -116,7 +117,7 @@ def results(place: Path) -> Iterator[object]:
             steps = apply.pending(demo._ruled()[0], judged.revised)
             yield steps
         yield judged.statements
-        yield demo.load(1, seconds=1)
+        yield demo.load("clients=1 seconds=1")
         yield lab.read_inputs("demo:2000", "", "")
     writers = benchmark.Writers(50.0, 1.0, ((-0.5, 1.0), (0.5, 3.0), (1.5, 2.0)), 0, 0.0, 12)
     yield from (writers, writers.phases, benchmark.Settings())
@@ -124,6 +125,7 @@ def results(place: Path) -> Iterator[object]:
     yield plan.parse(PLAN, "hostile.sql")
     yield from (Settings.parse("jobs=2"), Window.parse("22:00-05:00"))
     yield from (Lacking("table x", "it is remote"), starter.examples(), Unresolved("table", "x"))
+    yield lab.Batch(Matrix((Row("shop", "ok"),)), "reports/night")
     one = Recorded("select_t", "SELECT $1", 2, 3.0, 0.5, 2, 2)
     yield statements.Statements((one,), since="2026-06-30 10:00 UTC", hidden=1)
 

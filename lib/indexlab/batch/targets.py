@@ -31,6 +31,8 @@ FORMS = (
 )
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 CONDITIONS = ("name", "tag", "group")
+COMPOSER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""With libyaml, where PyYAML has it: ten times as fast on files of thousands."""
 
 
 def _window(text: str) -> str:
@@ -233,7 +235,7 @@ class _Loader(yaml.SafeLoader):  # type: ignore[misc]
 
 def _composed(text: str, path: Path) -> yaml.Node:
     try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        root = yaml.compose(text, Loader=COMPOSER)
     except yaml.MarkedYAMLError as error:
         raise _unreadable(error, path) from None
     except yaml.YAMLError as error:

@@ -18,6 +18,7 @@ from indexlab.lab.inputs import check_type
 from indexlab.lab.opening import open_lab
 from indexlab.matrix import Cell, Gain, Matrix, Row
 from indexlab.progress import Progress, Tell
+from indexlab.records import Record
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,7 +32,7 @@ BUDGET = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(Record):
     """A batch that was run, or a part of it."""
 
     matrix: Matrix
@@ -62,7 +63,13 @@ class Batch:
         return charts.build_times(self.matrix)
 
     def frame(self) -> pd.DataFrame:
-        """Return one row for each target and statement; see `Matrix.frame`."""
+        """Return one row for each target and statement, with exact names.
+
+        Columns: `target`, `status`, `tags`, `group`, `stage`, `wave`, `statement`, `state`, `tone`,
+        `seconds` of the build, `bytes` of the index, `why`, `reason`, `exit`, `before_ms`,
+        `after_ms`, `ratio` (after / before), `cost_before` and `cost_after` in the planner's units,
+        `target_seconds`, `attempts`, `run`. A target without statements has one row.
+        """
         return self.matrix.frame()
 
     def wide(self) -> pd.DataFrame:

@@ -101,6 +101,8 @@ class Run(Record):
         """Leave no directory behind of a run that never came to write anything."""
         with suppress(OSError):
             self.path.rmdir()
+            if self.path.parent == Path(REPORTS):  # made for this run, where nothing else is in it
+                self.path.parent.rmdir()
 
     def has(self, stage: str) -> bool:
         """Return whether the run holds this stage's result."""
