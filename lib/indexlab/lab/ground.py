@@ -114,7 +114,7 @@ class Ground:
             ("plan", f"{_name(self.plan.source)}: {units.plural(len(self.plan.creates), 'index')}"),
             ("workload", f"{_name(self.workload.source)}: {self._queries()}"),
             ("writes are", "run and rolled back" if self.disposable else "not run"),
-            ("run directory", self.run.path.as_posix() if self.run else "none: nothing is kept"),
+            ("run directory", self.run.path.name if self.run else "none: nothing is kept"),
         ]
         return display.table(("", "in this lab"), rows)
 
