@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import selectors
 import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -20,6 +21,8 @@ from indexlab.workload import Values
 OVERHEAD_EXECUTIONS = 100
 CANCELLING = 5.0
 """Seconds that a server may take to hear of a cancellation."""
+ANSWERING = 0.2
+"""Seconds for an answer before it is cancelled once more."""
 OTHERS_MS = 10_000
 """How long hiding an index waits for other users of its table."""
 
@@ -99,9 +102,22 @@ def _settled(conn: psycopg.Connection[Any]) -> Iterator[None]:
     except BaseException:
         if conn.pgconn.transaction_status == pq.TransactionStatus.ACTIVE:
             with suppress(psycopg.Error):
-                conn.cancel_safe(timeout=CANCELLING)
+                _cancel(conn)
             conn.close()
         raise
+
+
+def _cancel(conn: psycopg.Connection[Any]) -> None:
+    """Cancel until the server answers: a request that overtakes its statement cancels nothing."""
+    deadline = time.monotonic() + CANCELLING
+    with selectors.DefaultSelector() as answers:
+        answers.register(conn.pgconn.socket, selectors.EVENT_READ)
+        while time.monotonic() < deadline:
+            conn.cancel_safe(timeout=CANCELLING)
+            if answers.select(ANSWERING):
+                conn.pgconn.consume_input()
+                if not conn.pgconn.is_busy():
+                    return
 
 
 def _checked(conn: psycopg.Connection[Any], results: Sequence[pq.abc.PGresult]) -> pq.abc.PGresult:
