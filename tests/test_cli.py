@@ -536,7 +536,7 @@ def test_the_audit_plans_the_workload_and_leaves_no_sandbox(indexlab: Command, f
     assert badge["weight"] == 5
     page = (files / "o" / "audit.html").read_text()
     assert "what each planned index is worth" in page
-    assert page.count("earn their keep: ") == 1
+    assert "earn their keep: " in page
     assert "do " in page and "of the work with" in page
     assert _sandboxes() == before
 

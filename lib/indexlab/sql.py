@@ -260,7 +260,7 @@ def without_comments(text: str) -> str:
     r"""Return a text with a space in place of each comment; what stands in quotes is left alone.
 
     >>> without_comments("SELECT 1 /* one */ -- and\n , '--2'")
-    "SELECT 1   \n , '--2'"
+    "SELECT 1    \n , '--2'"
     """
     data = text.encode()
     pieces: list[bytes] = []
