@@ -60,8 +60,8 @@ class Drift(Record):
     threshold: float
     controls: tuple[str, ...]
     moved_ms: float = 0.0
-    """By how much the shortest control moved. What each statement pays alike, such as a slower
-    network, adds at most that to any of them, and weighs the more the shorter a query is."""
+    """By how many milliseconds each control moved at least. What every statement pays alike, such as
+    a slower network, adds at most that to each, and weighs the more the shorter a query is."""
 
     @property
     def noise_ms(self) -> float:
@@ -95,7 +95,7 @@ class Drift(Record):
                 return (
                     f"Controls, which no index can touch, moved too: {moved}. No query that "
                     "changed by less than that, or by less than twice the "
-                    f"{units.ms(self.moved_ms)} of the shortest control, is called faster or "
+                    f"{units.ms(self.moved_ms)} that each of them moved by, is called faster or "
                     "slower. Measure again on a "
                     "quiet server, or interleaved on a disposable clone."
                 )
@@ -150,6 +150,5 @@ def drift(
     verdict: Literal["steady", "corrected", "refused"] = (
         "steady" if not moved else "refused" if beyond else "corrected"
     )
-    shortest = min(pairs, key=lambda pair: pair[0].p50_ms)
-    moved_ms = abs(shortest[1].p50_ms - shortest[0].p50_ms)
+    moved_ms = min(abs(young.p50_ms - old.p50_ms) for old, young in pairs)
     return Drift(value, low, high, verdict, threshold, names, moved_ms)
