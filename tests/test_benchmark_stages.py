@@ -134,13 +134,13 @@ def test_a_password_is_on_no_command_line_of_a_load(
     pg15_server: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[list[str]] = []
-    run = subprocess.run
+    start = subprocess.Popen
 
     def spy(command: list[str], **options: Any) -> Any:
         seen.append(command)
-        return run(command, **options)
+        return start(command, **options)
 
-    monkeypatch.setattr(load.subprocess, "run", spy)
+    monkeypatch.setattr(load.subprocess, "Popen", spy)
     there = target.resolve(pg15_server.uri(pg15_server.password), {})
     found = load.run(there, sampled(there, "-- name: one\nSELECT 1;"), clients=1, seconds=1)
     assert found.done > 0
