@@ -423,8 +423,9 @@ def test_a_killed_worker_in_mid_apply_and_the_resumed_batch(scene: Scene) -> Non
         children = crew._client.run(_descendants)
         for pids in children.values():
             for pid in pids:
-                os.kill(pid, signal.SIGKILL)
                 killed.append(pid)
+                with suppress(ProcessLookupError):  # it went with its parent
+                    os.kill(pid, signal.SIGKILL)
 
     with _blocked(held):
         book = scene.batch([held, free], APPLY, hear=kill)
