@@ -406,7 +406,7 @@ def opened(browser: Any) -> Iterator[Callable[..., Opened]]:
             found.page.on("request", lambda request: found.requests.append(request.url))
             found.page.goto(path.resolve().as_uri())
             if script:
-                found.page.wait_for_function("document.documentElement.dataset.ready")
+                found.page.locator("html[data-ready]").wait_for(state="attached")
             return found
 
         yield look

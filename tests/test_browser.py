@@ -216,7 +216,7 @@ def test_a_link_into_a_folded_query_unfolds_it(story: Path, opened: Look) -> Non
     folded = page.locator("#query-3")
     assert folded.get_attribute("open") is None
     page.evaluate("location.hash = 'query-3'")
-    page.wait_for_function("document.getElementById('query-3').open")
+    page.locator("#query-3[open]").wait_for(state="attached")
 
 
 # Folding, sorting, filtering, copying, colours
@@ -330,7 +330,7 @@ def test_sql_is_copied_as_it_is(story: Path, opened: Look) -> None:
     holder = seen.page.locator(".query .copyable").first
     holder.locator("button").focus()
     seen.page.keyboard.press("Enter")
-    seen.page.wait_for_function("document.querySelector('.query .copy').textContent === 'Copied'")
+    seen.page.locator(".query .copy", has_text="Copied").first.wait_for()
     queries = {
         query["sql"] for query in json.loads((story / "benchmark.json").read_text())["queries"]
     }

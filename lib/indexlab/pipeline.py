@@ -239,7 +239,7 @@ class Pipeline:
                 raise InputError(
                     f"{units.plural(len(unresolved), 'statement')} cannot be applied as they are "
                     f"({', '.join(unresolved)}): nothing was built; mend them, or apply "
-                    f"{(out / 'revised_plan.sql').as_posix()}, which leaves them out"
+                    "revised_plan.sql of this run, which leaves them out"
                 )
             interleaved = self.options.execute and self._interleaves()
             if measures and not interleaved:
