@@ -12,7 +12,7 @@ demo: .venv/demo.installed  ## the bookings story, from the plan to the report
 
 sample: .venv/demo.installed  ## reports/sample anew, from a demo on a machine that does nothing else
 	@rm -rf reports/.demo
-	@$(RUN) indexlab demo --out reports/.demo
+	@$(RUN) indexlab demo --scale 0.03,0.1,0.3 --out reports/.demo
 	@.venv/bin/python .ci/sample.py reports/.demo reports/sample
 	@rm -rf reports/.demo
 
