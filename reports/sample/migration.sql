@@ -1,4 +1,4 @@
--- /work/main/lib/indexlab/demo/plan.sql, as an indexlab audit revised it for demo_1000000_22b2d95872b0 (PostgreSQL 18.6).
+-- plan.sql, as an indexlab audit revised it for demo_1000000_22b2d95872b0 (PostgreSQL 18.6).
 -- 10 statements: 8 fix, 2 skip.
 -- Run it with: psql -v ON_ERROR_STOP=1 -f migration.sql
 -- CREATE INDEX CONCURRENTLY fails in a transaction: do not add --single-transaction.

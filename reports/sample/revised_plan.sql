@@ -1,4 +1,4 @@
--- /work/main/lib/indexlab/demo/plan.sql, revised by indexlab audit. 10 statements: 8 fix, 2 skip.
+-- plan.sql, revised by indexlab audit. 10 statements: 8 fix, 2 skip.
 
 -- skip, line 4: bookings is not found: wrong schema, it exists as core.bookings; idx_bookings_customer_id is redundant: core.ix_core_bookings_customer_id has the same definition; idx_bookings_customer_id is redundant: the planned idx_bookings_customer_date (line 16) begins with the same keys
 -- CREATE INDEX idx_bookings_customer_id ON bookings (customer_id);

@@ -1,4 +1,4 @@
--- Undo /work/main/lib/indexlab/demo/plan.sql, as revised by indexlab audit.
+-- Undo plan.sql, as revised by indexlab audit.
 DROP INDEX CONCURRENTLY IF EXISTS core.idx_customers_phone;
 DROP INDEX CONCURRENTLY IF EXISTS core.idx_customers_email;
 DROP INDEX CONCURRENTLY IF EXISTS core.idx_payments_created_at;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from pathlib import PurePath
 
 from indexlab import display, units
 from indexlab.audit.verdicts import Audit, Finding, StatementAudit, statement_sql
@@ -97,7 +98,9 @@ def revised_plan_sql(audit: Audit) -> str:
     is a file of comments only, one of which says so to `plan.parse`.
     """
     comments = [item for item in audit.revised.statements if isinstance(item, CommentOnIndex)]
-    parts = [_comment(f"{audit.source}, revised by indexlab audit. {audit.summary}.")]
+    parts = [
+        _comment(f"{PurePath(audit.source).name}, revised by indexlab audit. {audit.summary}.")
+    ]
     if not audit.kept:
         parts.append(f"{EMPTY}\n")
     for item in audit.statements:
@@ -142,7 +145,9 @@ def migration_sql(audit: Audit, workload: Workload | None = None) -> str:
 
 def rollback_sql(audit: Audit) -> str:
     """Write the statements that undo the revised plan, the last first; outside of a transaction."""
-    return _comment(f"Undo {audit.source}, as revised by indexlab audit.") + _undo(audit)
+    return _comment(f"Undo {PurePath(audit.source).name}, as revised by indexlab audit.") + _undo(
+        audit
+    )
 
 
 def _undo(audit: Audit) -> str:
@@ -152,7 +157,7 @@ def _undo(audit: Audit) -> str:
 def _header(audit: Audit) -> str:
     text = "\n".join(
         (
-            f"{audit.source}, as an indexlab audit revised it for {audit.server.database} "
+            f"{PurePath(audit.source).name}, as an indexlab audit revised it for {audit.server.database} "
             f"(PostgreSQL {audit.server.version_text}).",
             f"{audit.summary}.",
             "Run it with: psql -v ON_ERROR_STOP=1 -f migration.sql",
