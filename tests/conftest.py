@@ -73,6 +73,21 @@ def _version(which: str) -> str:
     return f"{which}: {said.stdout.strip()}"
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _demos_as_loaded() -> Iterator[None]:
+    """Throw away what a module did to the demo's databases, which the next one of its worker reads."""
+    yield
+    opened = embedded.home() / "demo.lock"
+    if not opened.exists():
+        return
+    with embedded.server() as server, psycopg.connect(server.conninfo(), autocommit=True) as conn:
+        for name in server.databases():
+            if name.startswith("demo_"):
+                drop = sql.SQL("DROP DATABASE {} WITH (FORCE)")
+                conn.execute(drop.format(sql.Identifier(name)))
+    opened.unlink()
+
+
 @pytest.fixture(scope="session")
 def embedded_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[embedded.Server]:
     """One for each worker, in a home of its own."""
