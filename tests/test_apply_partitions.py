@@ -62,6 +62,10 @@ def test_an_index_is_built_on_every_partition_and_ends_valid(events) -> None:
     }
     statements = [item.statement for item in applied.outcomes if item.outcome == "built"]
     assert sum("CONCURRENTLY" in text for text in statements) == 3
+    (whole,) = applied.built
+    parts = [item for item in applied.outcomes if item.part_of == "core.events_at"]
+    assert whole.index == "core.events_at"
+    assert whole.bytes == sum(item.bytes for item in parts) > 0
     assert words(events.run(EVENTS)) == ["exists"]
     assert words(events.run(EVENTS, execute=False)) == ["exists"]
 

@@ -73,6 +73,64 @@ def opened(at: Target, out: str = "", *, disposable: bool = True) -> lab.Lab:
     )
 
 
+# Partitions
+
+PARTED = """
+CREATE TABLE visits (id int, day date NOT NULL, who int) PARTITION BY RANGE (day);
+CREATE TABLE visits_1 PARTITION OF visits FOR VALUES FROM ('2024-01-01') TO ('2025-01-01');
+CREATE TABLE visits_2 PARTITION OF visits FOR VALUES FROM ('2025-01-01') TO ('2026-01-01');
+INSERT INTO visits SELECT n, date '2024-01-01' + n % 700, n % 9000 FROM generate_series(1, 90000) AS n;
+VACUUM ANALYZE visits
+"""
+
+
+def test_a_run_on_a_partitioned_table_counts_one_index_and_whose_parts_are_read(
+    database: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with target.connect(database) as conn:
+        for statement in PARTED.split(";\n"):
+            conn.execute(statement)  # type: ignore[arg-type]
+    Path("plan.sql").write_text(
+        "CREATE INDEX by_who ON visits (who);\nCOMMENT ON INDEX by_who IS 'who came';"
+    )
+    Path("workload.sql").write_text(
+        "-- name: of_one\nSELECT * FROM visits WHERE who = 7;\n"
+        "-- name: other\nSELECT count(*) FROM pg_catalog.pg_class;"
+    )
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "indexlab", "run", "--target", database.conninfo, "--execute"),
+            *("--plan", "plan.sql", "--workload", "workload.sql"),
+            *("--no-report", "--budget", "0.5", "--out", "run"),
+        ],
+        capture_output=True,
+        check=False,
+        text=True,
+        env=os.environ.copy(),
+    )
+    assert done.returncode == 0, done.stderr
+    run = Run(tmp_path / "run")
+    found = documents.comparison(run)
+    assert found is not None
+    assert found.headline.queries == ("of_one",)
+    assert "of_one" not in found.controls
+    assert found.drift is None or "of_one" not in found.drift.controls
+    steps = run.read_json("apply")["steps"]
+    (built,) = documents.built(run.read_json("apply"))
+    assert built["index"] == "public.by_who"
+    assert built["bytes"] == sum(step["bytes"] for step in steps if step["part_of"])
+    lines = done.stdout.splitlines()
+    assert [line.split()[:2] for line in lines if "by_who" in line and "line" not in line] == [
+        ["built", "public.by_who"],
+        ["comment", "public.by_who"],
+    ]
+    assert any(line.endswith("on partitions: 2 built") for line in lines)
+    summary = (run.path / "summary.md").read_text()
+    assert "1 index built" in summary.splitlines()[0]
+    assert "over the 1 query with a new index" in done.stdout
+
+
 # Load
 
 

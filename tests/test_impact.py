@@ -291,6 +291,25 @@ VACUUM ANALYZE events
     assert used["of_day"] == ("public.events_day",)
 
 
+def test_a_planned_index_of_a_partitioned_table_is_known_by_its_parts(weighed) -> None:
+    schema = """
+CREATE TABLE events (id int, day date NOT NULL, who int) PARTITION BY RANGE (day);
+CREATE TABLE events_1 PARTITION OF events FOR VALUES FROM ('2024-01-01') TO ('2025-01-01');
+CREATE TABLE events_2 PARTITION OF events FOR VALUES FROM ('2025-01-01') TO ('2026-01-01')
+    PARTITION BY LIST (id);
+CREATE TABLE events_2_all PARTITION OF events_2 DEFAULT;
+INSERT INTO events SELECT n, date '2024-01-01' + n % 700, n % 5000 FROM generate_series(1, 40000) AS n;
+VACUUM ANALYZE events
+"""
+    queries = "-- name: of_one\nSELECT * FROM events WHERE who = 7;"
+    plans = "CREATE INDEX by_who ON events (who);\nCREATE INDEX by_id ON events (id);"
+    found = weighed(schema, plans, queries)
+    assert verdicts(found.audit) == {"by_who": "build", "by_id": "skip"}
+    impact = known(found)
+    assert impact.queries[0].uses_after == ("public.by_who",)
+    assert impact.worth("public.by_who") > 0
+
+
 def test_names_that_need_quotes_are_known_again(weighed) -> None:
     schema = """
 CREATE SCHEMA "Ö x";

@@ -88,7 +88,7 @@ def test_a_summary_says_what_was_found_judged_and_changed() -> None:
         alt="q fell",
     )
     assert said == (
-        "### 690 ms → 16.0 ms (43.1x faster) over the 1 query that use the new indexes; "
+        "### 690 ms → 16.0 ms (43.1x faster) over the 1 query with a new index; "
         "1 index built, 8.00 kB; 1 statement: 1 to fix\n\n"
         "> **Mind:** It was interrupted.\n\n"
         "![q fell](summary.png)\n\n"

@@ -97,6 +97,8 @@ def intended(step: Step) -> Outcome:
         definition=planned or step.definition,
         undo=step.undo,
         purpose=step.purpose,
+        action=step.action,
+        part_of=step.part_of,
     )
 
 

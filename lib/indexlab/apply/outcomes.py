@@ -44,6 +44,11 @@ class Outcome(Record):
     """Why the step was decided on as it was, such as the equal index that exists already."""
     purpose: str = ""
     """The comment above the statement in the plan."""
+    action: str = "build"
+    """What the step was for, as `Step.action` has it: a comment is no index."""
+    part_of: str = ""
+    """The planned index of a partitioned table that this is a part of; its bytes and seconds are
+    among that one's, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +78,12 @@ class Applied(Record):
 
     @property
     def built(self) -> tuple[Outcome, ...]:
-        """The outcomes of what this run built."""
-        return tuple(item for item in self.outcomes if item.outcome == "built")
+        """The outcomes of the planned indexes that this run built; their parts are among them."""
+        return tuple(
+            item
+            for item in self.outcomes
+            if item.outcome == "built" and item.action != "comment" and not item.part_of
+        )
 
     @property
     def headline(self) -> str:
@@ -90,7 +99,7 @@ class Applied(Record):
 
         Columns are the fields of `Outcome`: `statement`, `index`, `outcome`, `seconds` from the
         first attempt to the end of the step, `bytes` of the index, `attempts`, `waited_for`,
-        `error`, `definition`, `undo`, `note` and `purpose`.
+        `error`, `definition`, `undo`, `note`, `purpose`, `action` and `part_of`.
         """
         import pandas as pd
 

@@ -158,6 +158,7 @@ def _part_step(step: Step, table: Relation, name: RelationName, *, only: bool) -
         statement=index.sql,
         planned=replace(revised(step.planned, index), search_path=step.planned.search_path),
         reason=f"part of {step.index}",
+        part_of=step.index,
         undo=drop_sql(name, if_exists=True, concurrently=not only),
     )
 
@@ -174,5 +175,6 @@ def attach_step(step: Step, table: Relation, parent: RelationName, child: Relati
         on=table.qualified,
         statement=statement,
         reason=f"attached to {parent}",
+        part_of=step.index,
         undo="",
     )

@@ -50,6 +50,8 @@ class Step(Record):
     """Whether its lock keeps writers out for a moment, so that it must not be waited for."""
     family: int = 0
     """Oid of its table, or of the topmost table that it is a partition of."""
+    part_of: str = ""
+    """The planned index of a partitioned table that this makes a part of."""
     doomed: tuple[RelationName, ...] = ()
     """Indexes that the plan drops, which an index of a partitioned table must not adopt."""
     forbidden: bool = False

@@ -438,7 +438,15 @@ def _unlike(index: Index) -> str:
 def outcome(step: Step, word: str, **facts: Any) -> Outcome:
     """Say what became of a step; what was not touched has nothing to undo."""
     told = {"definition": step.definition, "note": step.reason} | facts
-    return Outcome(step.statement, step.index, word, purpose=step.purpose, **told)
+    return Outcome(
+        step.statement,
+        step.index,
+        word,
+        purpose=step.purpose,
+        action=step.action,
+        part_of=step.part_of,
+        **told,
+    )
 
 
 def foretold(step: Step) -> Outcome:

@@ -9,7 +9,7 @@ from psycopg import sql as compose
 
 from indexlab import units
 from indexlab.catalog import Catalog, Relation
-from indexlab.catalog.partitions import partitions_of
+from indexlab.catalog.partitions import bytes_of, partitions_of
 
 TIMEOUT_MS = 5_000
 LARGEST_BYTES = 1 << 30
@@ -32,11 +32,10 @@ def not_to_be_read(catalog: Catalog, table: Relation) -> str:
     """Say why the rows of a table are left alone; empty if they may be read. Pure."""
     if not table.readable:
         return "the role may not read the table"
-    parts = (table, *partitions_of(catalog, table))
-    oids = {part.oid for part in parts}
+    oids = {part.oid for part in (table, *partitions_of(catalog, table))}
     if any(r.kind == "foreign table" and r.parent in oids for r in catalog.relations):
         return "a partition is a foreign table"
-    size = sum(part.bytes for part in parts)
+    size = bytes_of(catalog, table)
     return f"the table has {units.size(size)}" if size > LARGEST_BYTES else ""
 
 

@@ -20,7 +20,7 @@ from indexlab.audit.verdicts import (
     Finding,
     StatementAudit,
 )
-from indexlab.catalog import Catalog, Index
+from indexlab.catalog import Catalog, Index, bytes_of
 from indexlab.errors import InputError
 from indexlab.impact import Candidate, Impact, QueryImpact
 from indexlab.plan import CommentOnIndex, CreateIndex, DropIndex, IndexDef, IndexPlan
@@ -154,9 +154,10 @@ class _Scales:
         table = self.catalog.relation(candidate.table)
         if table.rows < 0:
             return f"{table.qualified} was never analyzed, so that its plans are guesses"
-        if table.bytes <= TINY_PAGES * PAGE:
+        pages = bytes_of(self.catalog, table) // PAGE
+        if pages <= TINY_PAGES:
             return (
-                f"{table.qualified} has {units.plural(table.bytes // PAGE, 'page')}, which are "
+                f"{table.qualified} has {units.plural(pages, 'page')}, which are "
                 "read whole whatever indexes there are"
             )
         return self._foreign_key(_name(item))

@@ -235,7 +235,10 @@ def _forecast(audit: Json) -> Json | None:
 def _with_steps(result: Result, applied: Json, audit: Json | None) -> Result:
     """Let what apply did speak over what the audit said."""
     labels = _labels(audit, applied)
-    steps = [(labels.get(step["index"], clean(step["index"])), step) for step in applied["steps"]]
+    steps = [
+        (labels.get(index, clean(index)), step)
+        for index, step in documents.by_index(applied).items()
+    ]
     reasons = {
         label: clean("; ".join(filter(None, (step["error"], step["note"]))))
         for label, step in steps
@@ -258,7 +261,7 @@ def _labels(audit: Json | None, applied: Json) -> dict[str, str]:
     """Return the names that a plan gives by the qualified ones of the steps."""
     if audit is not None:
         return {item["qualified"]: label for label, item in _labelled(audit)}
-    names = {step["index"]: _own_name(step["index"]) for step in applied["steps"]}
+    names = {index: _own_name(index) for index in documents.by_index(applied)}
     single = Counter(names.values())
     return {full: clean(name) for full, name in names.items() if single[name] == 1}
 

@@ -76,7 +76,7 @@ def _of_the_moment(before: Measurement, after: Measurement) -> Iterator[str]:
     ]
     if renewed:
         yield (
-            f"statistics were renewed between the sides: {', '.join(renewed)}; a plan may have "
+            f"statistics were renewed between the sides: {units.listed(renewed)}; a plan may have "
             "changed by that alone, so ANALYZE first and measure both again"
         )
     for word, side in (("before", before), ("after", after)):

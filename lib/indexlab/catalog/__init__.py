@@ -16,7 +16,7 @@ from indexlab.catalog.objects import (
     Unresolved,
     same_key,
 )
-from indexlab.catalog.partitions import direct_partitions, part_name, partitions_of
+from indexlab.catalog.partitions import bytes_of, direct_partitions, part_name, partitions_of
 from indexlab.catalog.queries import read
 from indexlab.catalog.snapshot import Catalog
 
@@ -34,6 +34,7 @@ __all__ = [
     "Relation",
     "Tablespace",
     "Unresolved",
+    "bytes_of",
     "direct_partitions",
     "part_name",
     "partitions_of",

@@ -31,6 +31,11 @@ def partitions_of(catalog: Catalog, parent: Relation) -> Iterator[Relation]:
             yield from partitions_of(catalog, part)
 
 
+def bytes_of(catalog: Catalog, table: Relation) -> int:
+    """Return the bytes of a table, of a partitioned one with all its partitions; pure."""
+    return table.bytes + sum(part.bytes for part in partitions_of(catalog, table))
+
+
 def part_name(part: str, planned: str, number: int = 0) -> str:
     """Call the index of a partition after the partition and the planned index; pure.
 

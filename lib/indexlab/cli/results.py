@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -82,11 +83,20 @@ def steps_lines(document: Mapping[str, Any], *, notes: bool = True) -> list[str]
     from indexlab import units
     from indexlab.display import clean
 
+    wholes = {step["index"] for step in document["steps"] if not step["part_of"]}
+    folded: dict[str, Counter[str]] = {}
     lines = []
     for step in document["steps"]:
-        line = f"{step['outcome']:<8} {clean(step['index'])}"
-        if step["outcome"] == "built":
+        if step["outcome"] in ("built", "exists") and step["part_of"] in wholes:
+            folded.setdefault(step["part_of"], Counter())[step["outcome"]] += 1
+            continue
+        word = "comment" if step["action"] == "comment" else step["outcome"]
+        line = f"{word:<8} {clean(step['index'])}"
+        if step["bytes"]:
             line += f"  {units.size(step['bytes'])} in {units.duration(step['seconds'])}"
+        if not step["part_of"] and step["index"] in folded:
+            parts = folded.pop(step["index"]).items()
+            line += f"  on partitions: {', '.join(f'{number} {word}' for word, number in parts)}"
         for why in filter(None, (step["error"], step["note"] if notes else "")):
             line += f"  {clean(why)}"
         lines.append(line)
@@ -115,7 +125,7 @@ def benchmark_lines(document: Mapping[str, Any]) -> list[str]:
             "",
             f"{units.ms(headline['before_ms'])} -> {units.ms(headline['after_ms'])} "
             f"({units.factor(1 / headline['ratio'])}) over the "
-            f"{units.plural(len(headline['queries']), 'query')} that use the new indexes",
+            f"{units.plural(len(headline['queries']), 'query')} with a new index",
         ]
     if document.get("mode") == "interleaved":
         lines.append("measured in turns, with and without the indexes: the most trustworthy mode")

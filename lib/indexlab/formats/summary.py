@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from indexlab import units
 from indexlab.display import clean
-from indexlab.runs import Json
+from indexlab.runs import Json, documents
 
 MARKS = frozenset("\\`*_[]#!|~$")
 """What may be Markdown within a line, in GitHub's kind or in GitLab's."""
@@ -22,18 +22,18 @@ MOST_ROWS = 60
 GRAVE = ("error", "warning")
 
 
-def summary(documents: dict[str, Json], *, chart: str = "", alt: str = "") -> str:
+def summary(found: dict[str, Json], *, chart: str = "", alt: str = "") -> str:
     """Write a run as Markdown: the finding, the verdicts, what changed, what was built.
 
     Args:
-        documents: of the run, by stage: `run`, `audit`, `apply`, `benchmark`.
+        found: the documents of the run, by stage: `run`, `audit`, `apply`, `benchmark`.
         chart: the picture beside it; empty without one.
         alt: its words for those who do not see it.
     """
-    audit, benchmark = documents.get("audit"), documents.get("benchmark")
-    apply = documents.get("apply")
-    parts = [f"### {escaped(finding(documents))}"]
-    run = documents.get("run") or {}
+    audit, benchmark = found.get("audit"), found.get("benchmark")
+    apply = found.get("apply")
+    parts = [f"### {escaped(finding(found))}"]
+    run = found.get("run") or {}
     parts += [f"> **Mind:** {escaped(notice)}" for notice in run.get("notices", ())]
     if chart:
         parts.append(f"![{escaped(alt)}]({chart})")
@@ -45,13 +45,13 @@ def summary(documents: dict[str, Json], *, chart: str = "", alt: str = "") -> st
         parts.append(_table(("outcome", "index", "size", "why"), _steps(apply)))
     if benchmark is not None:
         parts.append(_changes(benchmark))
-    parts.append(escaped(_source(documents)))
+    parts.append(escaped(_source(found)))
     return "\n\n".join(parts) + "\n"
 
 
-def finding(documents: dict[str, Json]) -> str:
+def finding(found: dict[str, Json]) -> str:
     """Say in a sentence what came of a run; pure."""
-    audit, apply, benchmark = (documents.get(name) for name in ("audit", "apply", "benchmark"))
+    audit, apply, benchmark = (found.get(name) for name in ("audit", "apply", "benchmark"))
     parts = []
     if benchmark is not None and benchmark["headline"] is not None:
         headline = benchmark["headline"]
@@ -59,14 +59,14 @@ def finding(documents: dict[str, Json]) -> str:
             parts.append(
                 f"{units.ms(headline['before_ms'])} → {units.ms(headline['after_ms'])} "
                 f"({units.factor(1 / headline['ratio'])}) over the "
-                f"{units.plural(len(headline['queries']), 'query')} that use the new indexes"
+                f"{units.plural(len(headline['queries']), 'query')} with a new index"
             )
         else:
             parts.append("no query uses the new indexes")
     elif benchmark is not None:
         parts.append(f"{units.plural(len(benchmark['queries']), 'query')} measured")
     if apply is not None and apply["executed"]:
-        built = [step for step in apply["steps"] if step["outcome"] == "built"]
+        built = documents.built(apply)
         size = units.size(sum(step["bytes"] for step in built))
         parts.append(f"{units.plural(len(built), 'index')} built, {size}")
     if audit is not None:
@@ -77,7 +77,7 @@ def finding(documents: dict[str, Json]) -> str:
 
 
 def _verdicts(audit: Json, apply: Json | None) -> Iterator[tuple[str, ...]]:
-    steps = {step["index"]: step for step in apply["steps"]} if apply else {}
+    steps = documents.by_index(apply) if apply else {}
     for item in audit["statements"]:
         step = steps.get(item["qualified"])
         grave = [
@@ -132,17 +132,17 @@ def _bound(change: Json, side: str) -> str:
     return ("≥ " if change["bound"] in (side, "both") else "") + units.ms(change[f"{side}_ms"])
 
 
-def _source(documents: dict[str, Json]) -> str:
+def _source(found: dict[str, Json]) -> str:
     target = next(
-        (one["target"] for name in ("audit", "benchmark", "apply") if (one := documents.get(name))),
+        (one["target"] for name in ("audit", "benchmark", "apply") if (one := found.get(name))),
         None,
     )
-    run = documents.get("run") or documents.get("benchmark") or {}
+    run = found.get("run") or found.get("benchmark") or {}
     parts = [
         "indexlab",
         str(run.get("started", ""))[:16].replace("T", " "),
         "" if target is None else f"PostgreSQL {target['version_text']}",
-        "texts and values hidden" if any(one.get("redacted") for one in documents.values()) else "",
+        "texts and values hidden" if any(one.get("redacted") for one in found.values()) else "",
     ]
     return ", ".join(filter(None, parts))
 

@@ -10,7 +10,7 @@ from indexlab.impact.matrix import (
     Variant,
     saved,
 )
-from indexlab.impact.reach import opaque
+from indexlab.impact.reach import Families, opaque, with_parts
 from indexlab.impact.reading import read
 from indexlab.impact.trial import Trial, attempt
 
@@ -18,6 +18,7 @@ __all__ = [
     "NOTICEABLE",
     "Candidate",
     "Existing",
+    "Families",
     "Impact",
     "QueryImpact",
     "Situation",
@@ -27,4 +28,5 @@ __all__ = [
     "opaque",
     "read",
     "saved",
+    "with_parts",
 ]

@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 
 from indexlab import sql
-from indexlab.catalog import INDEXABLE, Catalog
+from indexlab.catalog import INDEXABLE, Catalog, Index
 from indexlab.explain import Explain, Node
 from indexlab.sql import RelationName
 from indexlab.workload import Workload
@@ -28,7 +28,7 @@ class Names:
         self.planned: dict[RelationName, str] = {}
 
     def learn(self, index: RelationName, name: str) -> None:
-        """Note what a planned index is called in a plan."""
+        """Note what a planned index, or a part of it, is called in a plan."""
         self.planned[index] = name
 
     def used(self, explain: Explain) -> tuple[str, ...]:
@@ -89,6 +89,21 @@ class Families:
         """Return the table of this name; None for a view and whatever else is no table."""
         relation = self.catalog.find(name)
         return relation.oid if relation is not None and relation.kind in INDEXABLE else None
+
+
+def with_parts(catalog: Catalog, indexes: Iterable[Index]) -> frozenset[Index]:
+    """Return indexes with those of the partitions that are attached to them, at every depth; pure."""
+    below: dict[int, list[Index]] = {}
+    for index in catalog.indexes:
+        if index.parent is not None:
+            below.setdefault(index.parent, []).append(index)
+    found: set[Index] = set()
+    open_ = list(indexes)
+    while open_:
+        index = open_.pop()
+        found.add(index)
+        open_ += below.get(index.oid, ())
+    return frozenset(found)
 
 
 def relations(statement: str) -> tuple[RelationName, ...]:

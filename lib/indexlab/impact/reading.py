@@ -176,7 +176,8 @@ class _Reading:
             self.candidates.append(replace(candidate, problem=_why(error)))
             return
         self.added[name] = made
-        self.names.learn(made.index, name)
+        for one in (made.index, *made.parts):
+            self.names.learn(one, name)
         self.candidates.append(replace(candidate, bytes=made.bytes, rough=made.rough))
 
     # Plans

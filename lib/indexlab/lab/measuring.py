@@ -11,11 +11,14 @@ from indexlab import benchmark as benchmarking
 from indexlab import charts, display, units
 from indexlab import target as targets
 from indexlab import workload as workloads
+from indexlab.audit import Audit
 from indexlab.benchmark import Comparison, Load, Measurement, Price, Settings
 from indexlab.benchmark import load as loading
+from indexlab.catalog import Catalog
 from indexlab.charts import Chart
 from indexlab.display import Note
 from indexlab.errors import InputError
+from indexlab.impact import Families, with_parts
 from indexlab.lab.ground import Ground
 from indexlab.lab.inputs import check_type
 from indexlab.records import Record
@@ -300,10 +303,7 @@ class Measuring(Ground):
         return documents.measurement(Run(Path(path)))
 
     def _compared(self, before: Measurement, after: Measurement) -> Comparison:
-        # By the audit's names for all of them: once built, they are no longer to be built.
-        _, audit = self._ruled()
-        names = {item.label for item in audit.statements}
-        tables = {f"{item.table.schema}.{item.table.name}" for item in audit.statements}
+        names, tables = _subject(*self._ruled())
         seed = after.conditions.seed
         return benchmarking.compare(before, after, indexes=names, tables=tables, seed=seed)
 
@@ -342,14 +342,14 @@ class Measuring(Ground):
         before = self._before(baseline)
         if before is None or isinstance(comparison, Note):
             return Note.words("There is no second side, so no price.")
-        steps = documents.outcomes(self.run) if self.run and self.run.has("apply") else ()
-        built = [outcome for outcome in steps if outcome.outcome == "built"]
+        applied = self.run.read_json("apply") if self.run and self.run.has("apply") else None
+        built = [] if applied is None else documents.built(applied)
         return benchmarking.price(
             comparison,
             before,
             after,
-            bytes=sum(outcome.bytes or 0 for outcome in built),
-            build_seconds=sum(outcome.seconds or 0 for outcome in built),
+            bytes=sum(step["bytes"] for step in built),
+            build_seconds=sum(step["seconds"] for step in built),
         )
 
     def gains(self, price: Price | Note, comparison: Comparison | Note) -> Chart | Note:
@@ -357,3 +357,18 @@ class Measuring(Ground):
         if isinstance(price, Note) or isinstance(comparison, Note):
             return Note.words("There is nothing to draw.")
         return charts.price(price, comparison)
+
+
+def _subject(catalog: Catalog, audit: Audit) -> tuple[set[str], set[str]]:
+    """Return the names of the planned indexes and of the tables that they can bear on; pure.
+
+    By the audit's names for all of them: once built, they are no longer to be built. A plan shows
+    partitions and their indexes, so these are named, too.
+    """
+    names = {item.label for item in audit.statements}
+    there = (catalog.index(item.table.schema or "", item.label) for item in audit.statements)
+    names |= {index.name for index in with_parts(catalog, filter(None, there))}
+    found = (catalog.find(item.table) for item in audit.statements)
+    family = Families(catalog).widened(table.oid for table in found if table is not None)
+    tables = (catalog.relation(oid) for oid in family)
+    return names, {f"{table.schema}.{table.name}" for table in tables}

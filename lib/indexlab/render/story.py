@@ -81,8 +81,8 @@ class Story:
 
     @property
     def built(self) -> list[Json]:
-        """The steps that built an index."""
-        return [step for step in self.steps if step["outcome"] == "built"]
+        """The steps that built a planned index."""
+        return [] if self.apply is None else documents.built(self.apply)
 
     @property
     def gain(self) -> Gain | None:
@@ -100,8 +100,8 @@ class Story:
             self.comparison,
             self.before,
             self.after,
-            bytes=sum(step["bytes"] or 0 for step in self.built),
-            build_seconds=sum(step["seconds"] or 0 for step in self.built),
+            bytes=sum(step["bytes"] for step in self.built),
+            build_seconds=sum(step["seconds"] for step in self.built),
         )
 
     # In words

@@ -10,7 +10,7 @@ from indexlab.benchmark import Change, Series
 from indexlab.display import Markup
 from indexlab.explain import Explain
 from indexlab.render.story import Story, graver
-from indexlab.runs import Json
+from indexlab.runs import Json, documents
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class ShownQuery:
 
 def verdicts(story: Story) -> Markup:
     """Show what became of each statement, and why."""
-    outcomes = {step["index"]: step for step in story.steps}
+    outcomes = {} if story.apply is None else documents.by_index(story.apply)
     rows = []
     for item in story.statements:
         step = outcomes.get(item["qualified"])

@@ -241,8 +241,9 @@ class _Results:
         )
 
     def _built(self) -> int:
-        steps = self.apply["steps"] if self.apply else ()
-        return sum(step["outcome"] == "built" for step in steps)
+        from indexlab.runs import documents
+
+        return len(documents.built(self.apply)) if self.apply else 0
 
     def headline(self) -> str:
         parts = (self._of_batch(), self._of_benchmark(), self._of_apply(), self._of_audit())

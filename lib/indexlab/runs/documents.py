@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -156,6 +157,25 @@ def outcomes(run: Run) -> tuple[Outcome, ...]:
         return TypeAdapter(tuple[Outcome, ...]).validate_python(run.read_json("apply")["steps"])
     except (KeyError, ValidationError) as error:
         raise InputError(str(error), source=run.path / "apply.json") from None
+
+
+def built(document: Json) -> list[Json]:
+    """Return the steps of an `apply.json` that built a planned index, with all its parts; pure."""
+    return [step for step in _of_indexes(document) if step["outcome"] == "built"]
+
+
+def by_index(document: Json) -> dict[str, Json]:
+    """Return what became of each planned index, by its name with its schema; pure.
+
+    Of a partitioned one that is the whole; a comment is no index.
+    """
+    return {step["index"]: step for step in _of_indexes(document)}
+
+
+def _of_indexes(document: Json) -> Iterator[Json]:
+    for step in document["steps"]:
+        if not step.get("part_of") and step.get("action") != "comment":
+            yield step
 
 
 def outcome(fields: Json) -> Outcome:

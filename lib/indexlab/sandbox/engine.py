@@ -119,6 +119,7 @@ class Sandbox:
             pages=total // PAGE,
             rough=any(item.size.rough for item in sizes.values()),
             basis="; ".join(list(bases)[:3]),
+            parts=tuple(RelationName(*item.key) for item in made if item is not whole),
         )
 
     def _build(

@@ -27,6 +27,8 @@ class Hypothetical(Record):
     """Whether the size may well be off by a factor."""
     basis: str
     """What the size rests on, in words."""
+    parts: tuple[RelationName, ...] = ()
+    """Of a partitioned one, its indexes on the partitions: these are what a plan shows."""
 
 
 @dataclass(frozen=True, slots=True)
