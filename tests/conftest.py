@@ -90,8 +90,14 @@ def _demos_as_loaded() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def embedded_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[embedded.Server]:
-    """One for each worker, in a home of its own."""
+    """One for each worker, in a home of its own.
+
+    A VACUUM or ANALYZE of the server's own accord would change plans between two looks at them.
+    """
     with embedded.server(tmp_path_factory.mktemp("embedded")) as server:
+        with psycopg.connect(server.conninfo(), autocommit=True) as conn:
+            conn.execute("ALTER SYSTEM SET autovacuum = off")
+            conn.execute("SELECT pg_reload_conf()")
         yield server
 
 
@@ -150,7 +156,9 @@ def pg15_server(pg15: Path) -> Iterator[Cluster]:
         *("--auth-local=trust", "--auth-host=scram-sha-256", f"--pwfile={place / 'password'}"),
     )
     cluster = Cluster(place, _free_port(), password)
-    options = f"-k {place} -p {cluster.port} -c listen_addresses=127.0.0.1 -c fsync=off"
+    options = (
+        f"-k {place} -p {cluster.port} -c listen_addresses=127.0.0.1 -c fsync=off -c autovacuum=off"
+    )
     control = (pg15 / "pg_ctl", "-D", place / "data", "-w")
     run(*control, "-l", place / "log", "-o", options, "start")
     yield cluster

@@ -43,9 +43,9 @@ def sides(
     """One query, measured twice as the server is, and once more after it was made slower."""
     embedded_server.create_database("drifting")
     there = target.resolve(embedded_server.conninfo("drifting"), {})
-    first, second = (benchmark.measure(there, UNCHANGED, rounds=12) for _ in range(2))
+    first, second = (benchmark.measure(there, UNCHANGED, rounds=40) for _ in range(2))
     slowed(there)
-    third = benchmark.measure(there, UNCHANGED, rounds=12)
+    third = benchmark.measure(there, UNCHANGED, rounds=40)
     embedded_server.drop_database("drifting")
     return first, second, third
 

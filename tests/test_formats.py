@@ -76,7 +76,7 @@ def test_text_quotes_the_line_and_underlines_the_word(judge: Callable[[str], Jso
     ignored = next(line for line in lines if "= ignored: " in line)
     assert ignored.endswith("the next release")
     assert lines[-1].startswith("4 statements: ")
-    assert "1 ignored" in lines[-1]
+    assert "1 ignored (database test_" in lines[-1]
 
 
 def test_wide_and_control_characters_keep_the_underline_in_place(

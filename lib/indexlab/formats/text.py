@@ -107,8 +107,9 @@ def _sum(document: Json) -> str:
     verdicts = Counter(item["verdict"] for item in document["statements"])
     total = units.plural(len(document["statements"]), "statement")
     told = f"{total}: " + ", ".join(f"{number} {verdict}" for verdict, number in verdicts.items())
-    found = remarks(document)
-    standing = Counter(remark.severity for remark in found if not remark.suppressed)
-    ignored = sum(bool(remark.suppressed) for remark in found)
+    all_told = remarks(document)
+    standing = Counter(remark.severity for remark in all_told if not remark.suppressed)
+    ignored = sum(bool(remark.suppressed) for remark in all_told)
     counted = [units.plural(standing[name], name) for name in ("error", "warning")]
-    return f"{told}; {', '.join(counted)}" + (f", {ignored} ignored" if ignored else "")
+    found = f"{told}; {', '.join(counted)}" + (f", {ignored} ignored" if ignored else "")
+    return f"{found} (database {_flat(document['target']['database'])})"
