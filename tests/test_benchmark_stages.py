@@ -84,6 +84,40 @@ VACUUM ANALYZE visits
 """
 
 
+def test_sides_are_in_turns_unless_an_index_of_before_would_go_with_a_new_one(
+    database: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("plan.sql").write_text("CREATE INDEX by_who ON visits (who);")
+    Path("workload.sql").write_text("-- name: of_one\nSELECT * FROM visits WHERE who = 7;")
+    modes = []
+    with target.connect(database) as conn:
+        for before in ((), ("DROP INDEX by_who", "CREATE INDEX own ON visits_1 (who)")):
+            for statement in before or PARTED.split(";\n"):
+                conn.execute(statement)  # type: ignore[arg-type]
+            run = _ran(tmp_path / f"run-{len(modes)}", database, "--disposable")
+            modes.append(run.read_json("benchmark")["mode"])
+    assert modes == ["interleaved", "one side"]
+
+
+def _ran(out: Path, at: Target, *options: str) -> Run:
+    """Do a whole run with plan.sql and workload.sql of this directory."""
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "indexlab", "run", "--target", at.conninfo, "--execute"),
+            *("--plan", "plan.sql", "--workload", "workload.sql", *options),
+            *("--no-report", "--budget", "0.5", "--out", str(out)),
+        ],
+        capture_output=True,
+        check=False,
+        text=True,
+        env=os.environ.copy(),
+    )
+    assert done.returncode == 0, done.stderr
+    (out / "printed").write_text(done.stdout)
+    return Run(out)
+
+
 def test_a_run_on_a_partitioned_table_counts_one_index_and_whose_parts_are_read(
     database: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -98,19 +132,7 @@ def test_a_run_on_a_partitioned_table_counts_one_index_and_whose_parts_are_read(
         "-- name: of_one\nSELECT * FROM visits WHERE who = 7;\n"
         "-- name: other\nSELECT count(*) FROM pg_catalog.pg_class;"
     )
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "indexlab", "run", "--target", database.conninfo, "--execute"),
-            *("--plan", "plan.sql", "--workload", "workload.sql"),
-            *("--no-report", "--budget", "0.5", "--out", "run"),
-        ],
-        capture_output=True,
-        check=False,
-        text=True,
-        env=os.environ.copy(),
-    )
-    assert done.returncode == 0, done.stderr
-    run = Run(tmp_path / "run")
+    run = _ran(tmp_path / "run", database)
     found = documents.comparison(run)
     assert found is not None
     assert found.headline.queries == ("of_one",)
@@ -120,7 +142,8 @@ def test_a_run_on_a_partitioned_table_counts_one_index_and_whose_parts_are_read(
     (built,) = documents.built(run.read_json("apply"))
     assert built["index"] == "public.by_who"
     assert built["bytes"] == sum(step["bytes"] for step in steps if step["part_of"])
-    lines = done.stdout.splitlines()
+    printed = (run.path / "printed").read_text()
+    lines = printed.splitlines()
     assert [line.split()[:2] for line in lines if "by_who" in line and "line" not in line] == [
         ["built", "public.by_who"],
         ["comment", "public.by_who"],
@@ -128,7 +151,7 @@ def test_a_run_on_a_partitioned_table_counts_one_index_and_whose_parts_are_read(
     assert any(line.endswith("on partitions: 2 built") for line in lines)
     summary = (run.path / "summary.md").read_text()
     assert "1 index built" in summary.splitlines()[0]
-    assert "over the 1 query with a new index" in done.stdout
+    assert "over the 1 query with a new index" in printed
 
 
 # Load

@@ -222,8 +222,8 @@ class Pipeline:
     def story(self) -> Json:
         """Audit, benchmark, apply and benchmark again; `run.json` and `index.html` tell of it all.
 
-        On a disposable target, both sides are measured in turns after the build, unless the plan
-        drops indexes: these cannot be brought back for a while.
+        On a disposable target, both sides are measured in turns after the build, if the side before
+        can be brought back for a while.
 
         Without execute the target is not changed: the apply is a dry run, and there is no second
         benchmark.
@@ -241,7 +241,7 @@ class Pipeline:
                     f"({', '.join(unresolved)}): nothing was built; mend them, or apply "
                     "revised_plan.sql of this run, which leaves them out"
                 )
-            interleaved = self.options.execute and self._interleaves()
+            interleaved = self.options.execute and self._interleaves(audit)
             if measures and not interleaved:
                 with summary.stage("benchmark before"):
                     self.benchmark(out / "before", label="before", baseline="", mode="one side")
@@ -281,10 +281,15 @@ class Pipeline:
         ) as lab:
             lab.load(self._measuring().words())
 
-    def _interleaves(self) -> bool:
-        """Whether both sides can be measured after the build."""
+    def _interleaves(self, audit: Json) -> bool:
+        """Whether both sides can be measured after the build.
+
+        What the plan drops cannot be brought back for a while, and an index that was there before
+        goes with the partitioned one that it is attached to.
+        """
         disposable = self.options.disposable or self._inputs.target is None
-        return disposable and self.options.mode != "one side" and not self._inputs.plan.drops
+        changes = self._inputs.plan.drops or _adopts(audit)
+        return disposable and self.options.mode != "one side" and not changes
 
     def _drop_replaced(self, summary: _Summary, *, measured: bool) -> None:
         """Drop what the plan has replaced, where that is asked for and no query became slower."""
@@ -373,6 +378,14 @@ class Pipeline:
             tell=self.tell,
         ) as lab:
             verb(lab)
+
+
+def _adopts(audit: Json) -> bool:
+    return any(
+        finding["evidence"].get("adopted")
+        for statement in audit["statements"]
+        for finding in statement["findings"]
+    )
 
 
 def is_open(statement: Json) -> bool:

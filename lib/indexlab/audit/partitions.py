@@ -68,6 +68,7 @@ def _in_parts(scene: Scene, draft: Draft, taken: _Taken) -> Draft:
     catalog, table = scene.catalog, draft.table()
     parts = tuple(_way(scene, draft, taken))
     count = sum(1 for part in partitions_of(catalog, table) if part.kind == "table")
+    adopted = sum(bool(part.restore) for part in parts)
     draft = draft.found(
         "partitioned-table",
         "info",
@@ -77,6 +78,7 @@ def _in_parts(scene: Scene, draft: Draft, taken: _Taken) -> Draft:
         evidence=(
             ("built", "ON ONLY the parent, each leaf concurrently, then attached"),
             ("partitions", count),
+            *((("adopted", adopted),) if adopted else ()),
         ),
         fix="; ".join(part.statement for part in parts),
     )
