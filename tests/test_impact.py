@@ -291,8 +291,7 @@ VACUUM ANALYZE events
     assert used["of_day"] == ("public.events_day",)
 
 
-def test_a_planned_index_of_a_partitioned_table_is_known_by_its_parts(weighed) -> None:
-    schema = """
+EVENTS = """
 CREATE TABLE events (id int, day date NOT NULL, who int) PARTITION BY RANGE (day);
 CREATE TABLE events_1 PARTITION OF events FOR VALUES FROM ('2024-01-01') TO ('2025-01-01');
 CREATE TABLE events_2 PARTITION OF events FOR VALUES FROM ('2025-01-01') TO ('2026-01-01')
@@ -301,9 +300,12 @@ CREATE TABLE events_2_all PARTITION OF events_2 DEFAULT;
 INSERT INTO events SELECT n, date '2024-01-01' + n % 700, n % 5000 FROM generate_series(1, 40000) AS n;
 VACUUM ANALYZE events
 """
-    queries = "-- name: of_one\nSELECT * FROM events WHERE who = 7;"
+OF_ONE = "-- name: of_one\nSELECT * FROM events WHERE who = 7;"
+
+
+def test_a_planned_index_of_a_partitioned_table_is_known_by_its_parts(weighed) -> None:
     plans = "CREATE INDEX by_who ON events (who);\nCREATE INDEX by_id ON events (id);"
-    found = weighed(schema, plans, queries)
+    found = weighed(EVENTS, plans, OF_ONE)
     assert verdicts(found.audit) == {"by_who": "build", "by_id": "skip"}
     impact = known(found)
     assert impact.queries[0].uses_after == ("public.by_who",)
@@ -500,9 +502,11 @@ def test_hypopg_reads_the_same_matrix(pg15_server) -> None:
 
 
 @contextmanager
-def playing(at: Target, queries: str) -> Iterator[tuple[Planner, Catalog, Audit]]:
+def playing(
+    at: Target, queries: str, schema: str = ORDERS
+) -> Iterator[tuple[Planner, Catalog, Audit]]:
     with target.connect(at) as conn:
-        for statement in filter(str.strip, ORDERS.split(";\n")):
+        for statement in filter(str.strip, schema.split(";\n")):
             conn.execute(statement)
         catalog, audit = auditing.read(conn, plan.parse("DROP INDEX IF EXISTS gone"))
     with planner(at, queries) as asked:
@@ -529,6 +533,22 @@ def test_a_trial_shows_both_plans_and_marks_what_changed(database: Target) -> No
     page = trial._repr_html_()
     assert page.count("<mark>") == sum(step.changed for step in (*before, *after))
     assert "sandbox on PostgreSQL" in page
+
+
+def test_a_trial_on_a_partitioned_table_uses_the_parts(database: Target) -> None:
+    with playing(database, OF_ONE, EVENTS) as (asked, catalog, audit):
+        trial = asked.attempt(
+            catalog,
+            "CREATE INDEX try_it ON events (who)",
+            query="of_one",
+            values=None,
+            with_plan=False,
+            plan=audit.revised,
+        )
+    assert trial.used == ("public.try_it",)
+    (kept,) = trial.kept
+    assert kept.startswith("CREATE INDEX")
+    assert "try_it ON public.events " in kept
 
 
 def test_a_trial_without_a_query_takes_the_one_that_gains_most(database: Target) -> None:

@@ -81,7 +81,9 @@ class Trial(Record):
     def used(self) -> tuple[str, ...]:
         """Names of the indexes that the plan takes up."""
         return tuple(
-            str(item.index) for item in self.indexes if item.index.name in self.after.indexes
+            str(item.index)
+            for item in self.indexes
+            if any(one.name in self.after.indexes for one in (item.index, *item.parts))
         )
 
     @property
