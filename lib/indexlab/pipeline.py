@@ -382,7 +382,7 @@ class Pipeline:
 
 def _adopts(audit: Json) -> bool:
     return any(
-        finding["evidence"].get("adopted")
+        statement["revised"] and finding["evidence"].get("adopted")
         for statement in audit["statements"]
         for finding in statement["findings"]
     )
