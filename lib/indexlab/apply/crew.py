@@ -185,8 +185,6 @@ class Crew:
             queue.equip(worker, chain, chain[place:])
             self._step(worker, number, queue.orders)
         queue.end(chain)
-        if self._journal is not None:
-            self._journal.settle()
         self._analyze(worker, chain, queue.orders)
 
     def _together(self, leader: Worker, works: Sequence[Work], queue: _Queue, chain: Chain) -> None:
@@ -214,7 +212,7 @@ class Crew:
                 done = outcome(step, "not_run", error="interrupted", note="")
             else:
                 if changing and self._journal is not None:
-                    self._journal.intend(step, number)
+                    worker.noted = self._journal.intend(step, number)
                     worker.note = partial(self._journal.part, number=number)
                 done = worker.carry_out(step)
         except (psycopg.OperationalError, TargetError) as error:  # the server does not come back
@@ -264,6 +262,8 @@ class Crew:
             built = number in self._outcomes and self._outcomes[number][-1].outcome == "built"
             if built and _deserves_statistics(step, self._settings) and step.on is not None:
                 touched[step.on] = step
+        if touched and self._journal is not None:
+            self._journal.settle()  # what follows may take long
         for table, step in touched.items():
             failure = worker.attempt(step, _analyze_sql(table), 1, kind="analyze")
             with self._guard:

@@ -38,11 +38,11 @@ SELECT pg_catalog.current_setting('default_transaction_read_only'),
        pg_catalog.current_setting('indexlab.settled', true)
 """
 
+# The function under pg_stat_activity: to plan the view takes longer.
 IDENTITY = """
 SELECT a.pid,
        a.backend_start
-  FROM pg_catalog.pg_stat_activity AS a
- WHERE a.pid = pg_catalog.pg_backend_pid()
+  FROM pg_catalog.pg_stat_get_activity(pg_catalog.pg_backend_pid()) AS a
  ORDER BY a.pid
 """
 
@@ -115,12 +115,17 @@ def opened(
             restore(conn)
 
 
+def idle(conn: psycopg.Connection[Any]) -> bool:
+    """Return whether a session is open and can be asked; Ctrl-C may leave it in its last query."""
+    return not conn.closed and conn.info.transaction_status == TransactionStatus.IDLE
+
+
 def restore(conn: psycopg.Connection[Any]) -> None:
     """Give a session back the settings that it came with; a lost one has none.
 
     A pool in session mode may hand the session to somebody else.
     """
-    if conn.closed or conn.info.transaction_status != TransactionStatus.IDLE:
+    if not idle(conn):
         return
     names = [*wanted_settings(), "search_path", "maintenance_work_mem"]
     names += ["max_parallel_maintenance_workers", "indexlab.settled", "indexlab.session"]
