@@ -16,7 +16,12 @@ from indexlab.catalog.objects import (
     Unresolved,
     same_key,
 )
-from indexlab.catalog.partitions import direct_partitions, part_name, partitions_of
+from indexlab.catalog.partitions import (
+    direct_partitions,
+    foreign_partitions,
+    part_name,
+    partitions_of,
+)
 from indexlab.catalog.queries import read
 from indexlab.catalog.snapshot import Catalog
 
@@ -35,6 +40,7 @@ __all__ = [
     "Tablespace",
     "Unresolved",
     "direct_partitions",
+    "foreign_partitions",
     "part_name",
     "partitions_of",
     "read",
