@@ -25,7 +25,7 @@ from indexlab.apply.schedule import Chain, chains
 from indexlab.apply.settings import Settings
 from indexlab.apply.sharing import Errands, Workers
 from indexlab.apply.statements import identifier
-from indexlab.apply.steps import BUILDS, Step
+from indexlab.apply.steps import BUILDS, CHANGES, Step
 from indexlab.apply.tender import WATCH_SECONDS, Event, Tender
 from indexlab.apply.worker import Work, Worker, outcome
 from indexlab.errors import TargetError
@@ -296,6 +296,7 @@ def _analyze_sql(table: RelationName) -> str:
 def _unknown(step: Step, error: Exception) -> Outcome:
     reason = f"{told(error)}; whether {step.index} stands is not known, run again to see"
     facts: dict[str, object] = {"attempts": 1, "error": reason, "note": ""}
-    if step.action in BUILDS:
-        facts |= {"definition": step.statement, "undo": step.undo}
+    if step.action in CHANGES:
+        definition = step.statement if step.action in BUILDS else step.definition
+        facts |= {"definition": definition, "undo": step.undo, "restores": step.restores}
     return outcome(step, "failed", **facts)

@@ -112,6 +112,7 @@ def intended(step: Step) -> Outcome:
         error=UNKNOWN,
         definition=planned or step.definition,
         undo=step.undo,
+        restores=step.restores,
         purpose=step.purpose,
     )
 
@@ -151,24 +152,22 @@ def outcomes(path: Path, outcome: Callable[[dict[str, Any]], Outcome]) -> tuple[
     Raises:
         InputError: it cannot be read, or is not as this version writes it.
     """
-    found: list[dict[str, Any]] = []
-    open_: dict[int, int] = {}
+    found: dict[tuple[Any, ...], dict[str, Any]] = {}
+    run = 0
     for entry in _entries(path):
-        match entry["event"]:
-            case "run":
-                open_ = {}
-            case "intent":
-                open_[entry["step"]] = len(found)
-                found.append(entry["outcome"])
-            case "part":
-                place = open_.get(entry["step"], len(found))
-                found.insert(place, entry["outcome"])
-                open_ = {step: at + (at >= place) for step, at in open_.items()}
-            case "outcome" if (place := open_.get(entry["step"], -1)) >= 0:
-                found[place] = entry["outcome"]
-            case "outcome":
-                found.append(entry["outcome"])
-    return tuple(map(outcome, found))
+        if entry["event"] == "run":
+            run += 1
+        if "outcome" not in entry:
+            continue
+        told, step = entry["outcome"], (run, entry["step"])
+        if entry["event"] == "part":  # told before it begins and again at its end; before its step
+            whole = found.pop(step, None)
+            found[(*step, told["index"], told["statement"])] = told
+            if whole is not None:
+                found[step] = whole
+        else:
+            found[step] = told
+    return tuple(map(outcome, found.values()))
 
 
 def _entries(path: Path) -> list[dict[str, Any]]:

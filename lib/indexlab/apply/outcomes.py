@@ -42,6 +42,9 @@ class Outcome(Record):
     """The SQL that takes the step back; empty where nothing was changed."""
     note: str = ""
     """Why the step was decided on as it was, such as the equal index that exists already."""
+    restores: tuple[str, ...] = ()
+    """The SQL that follows `undo`: a dropped index gets its comment back, its statistics targets
+    and its place in CLUSTER."""
     purpose: str = ""
     """The comment above the statement in the plan."""
 
@@ -90,7 +93,7 @@ class Applied(Record):
 
         Columns are the fields of `Outcome`: `statement`, `index`, `outcome`, `seconds` from the
         first attempt to the end of the step, `bytes` of the index, `attempts`, `waited_for`,
-        `error`, `definition`, `undo`, `note` and `purpose`.
+        `error`, `definition`, `undo`, `note`, `restores` and `purpose`.
         """
         import pandas as pd
 

@@ -209,14 +209,17 @@ def _informed(conn: psycopg.Connection[Any], steps: tuple[Step, ...]) -> tuple[S
 def _with_definitions(conn: psycopg.Connection[Any], steps: tuple[Step, ...]) -> tuple[Step, ...]:
     """Have drops remember their index in words that hold on every search_path."""
     return tuple(
-        restoring(step, definition)
-        if step.action == "drop"
-        and step.oid
-        and not step.brief
-        and (definition := definition_of(conn, step.oid))
-        else step
+        _remembering(conn, step) if step.action == "drop" and step.oid and not step.brief else step
         for step in steps
     )
+
+
+def _remembering(conn: psycopg.Connection[Any], step: Step) -> Step:
+    definition = definition_of(conn, step.oid)
+    if not definition or step.on is None:
+        return step
+    kept = sessions.belongings(conn, step.oid, step.on, step.name)
+    return replace(restoring(step, definition), restores=kept)
 
 
 def _with_rights(conn: psycopg.Connection[Any], steps: tuple[Step, ...]) -> tuple[Step, ...]:

@@ -16,7 +16,10 @@ from psycopg.pq import TransactionStatus
 from psycopg.rows import class_row
 
 from indexlab import target as targets
+from indexlab.apply.statements import cluster_sql, comment_sql, statistics_sql
 from indexlab.errors import TargetError
+from indexlab.plan import IndexDef
+from indexlab.sql import RelationName
 from indexlab.target import Target
 
 POOLER = (
@@ -215,7 +218,15 @@ def comment_of(conn: psycopg.Connection[Any], schema: str | None, index: str) ->
     return None if row is None else row[0]
 
 
-DEFINITION = "SELECT pg_catalog.pg_get_indexdef(%s)"
+# The server's words leave the tablespace out.
+DEFINITION = """
+SELECT pg_catalog.pg_get_indexdef(c.oid),
+       t.spcname
+  FROM pg_catalog.pg_class AS c
+  LEFT JOIN pg_catalog.pg_tablespace AS t ON t.oid = c.reltablespace
+ WHERE c.oid = %s
+ ORDER BY c.oid
+"""
 
 
 def definition_of(conn: psycopg.Connection[Any], oid: int) -> str:
@@ -224,7 +235,44 @@ def definition_of(conn: psycopg.Connection[Any], oid: int) -> str:
     The search_path of the session is changed for it.
     """
     search_in(conn, ("pg_catalog",))
-    return str(conn_row(conn, DEFINITION, oid)[0] or "")
+    definition, tablespace = conn.execute(DEFINITION, [oid]).fetchone() or (None, None)
+    if definition is None or tablespace is None:
+        return definition or ""
+    return IndexDef.parse(definition).revise(tablespace=tablespace).sql
+
+
+BELONGINGS = """
+SELECT pg_catalog.obj_description(i.indexrelid, 'pg_class') AS comment,
+       i.indisclustered AS clustered,
+       ARRAY(SELECT a.attnum::int
+               FROM pg_catalog.pg_attribute AS a
+              WHERE a.attrelid = i.indexrelid
+                AND a.attstattarget >= 0
+              ORDER BY a.attnum) AS places,
+       ARRAY(SELECT a.attstattarget::int
+               FROM pg_catalog.pg_attribute AS a
+              WHERE a.attrelid = i.indexrelid
+                AND a.attstattarget >= 0
+              ORDER BY a.attnum) AS targets
+  FROM pg_catalog.pg_index AS i
+ WHERE i.indexrelid = %s
+ ORDER BY i.indexrelid
+"""
+
+
+def belongings(
+    conn: psycopg.Connection[Any], oid: int, table: RelationName, index: RelationName
+) -> tuple[str, ...]:
+    """Read what an index has beside its definition, as statements that give it to another one."""
+    row = conn.execute(BELONGINGS, [oid]).fetchone()
+    if row is None:
+        return ()
+    comment, clustered, places, targets = row
+    return (
+        *((comment_sql(index, comment),) if comment is not None else ()),
+        *((cluster_sql(table, index),) if clustered else ()),
+        *(statistics_sql(index, *item) for item in zip(places, targets, strict=True)),
+    )
 
 
 STANDS = """
