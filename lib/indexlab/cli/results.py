@@ -86,7 +86,8 @@ def steps_lines(document: Mapping[str, Any], *, notes: bool = True) -> list[str]
     for step in document["steps"]:
         line = f"{step['outcome']:<8} {clean(step['index'])}"
         if step["outcome"] == "built":
-            line += f"  {units.size(step['bytes'])} in {units.duration(step['seconds'])}"
+            size = f"{units.size(step['bytes'])} " if step["bytes"] else ""  # a comment has none
+            line += f"  {size}in {units.duration(step['seconds'])}"
         for why in filter(None, (step["error"], step["note"] if notes else "")):
             line += f"  {clean(why)}"
         lines.append(line)
