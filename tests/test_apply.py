@@ -15,7 +15,7 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from indexlab import apply, catalog, plan, target
-from indexlab.apply import Applied, ApplyRefused, Event, lock, sessions
+from indexlab.apply import Applied, ApplyRefused, Event, journal, lock, sessions
 from indexlab.errors import InputError, TargetError
 
 if TYPE_CHECKING:
@@ -596,6 +596,56 @@ def test_rollback_drops_what_was_built_and_restores_what_was_dropped(scene: Scen
     assert row == ("before",)
     again = apply.rollback(scene.target, applied.outcomes, execute=True)
     assert outcomes(again) == ["exists", "exists", "skipped", "skipped"]
+
+
+BELONGINGS = """
+SELECT c.relname,
+       pg_get_indexdef(c.oid),
+       obj_description(c.oid, 'pg_class'),
+       t.spcname,
+       i.indisclustered,
+       ARRAY(SELECT a.attname || ' ' || a.attstattarget
+               FROM pg_attribute AS a
+              WHERE a.attrelid = c.oid AND a.attstattarget >= 0)
+  FROM pg_index AS i
+  JOIN pg_class AS c ON c.oid = i.indexrelid
+  JOIN pg_namespace AS n ON n.oid = c.relnamespace
+  LEFT JOIN pg_tablespace AS t ON t.oid = c.reltablespace
+ WHERE n.nspname = 'core'
+ ORDER BY c.relname
+"""
+
+
+@on_15_too
+def test_a_dropped_index_comes_back_with_all_that_it_had(scene: Scene, tmp_path: Path) -> None:
+    space = scene.db.info.dbname
+    scene.db.execute("SET allow_in_place_tablespaces = on")
+    scene.db.execute(f"CREATE TABLESPACE {space} LOCATION ''".encode())
+    scene.db.execute(
+        f"""
+        CREATE INDEX far ON core.bookings (note) WITH (fillfactor = 60) TABLESPACE {space}
+         WHERE status = 'open';
+        COMMENT ON INDEX core.far IS 'it''s 100 % "needed"';
+        CREATE INDEX "in %s order" ON core.bookings (date);
+        ALTER TABLE core.bookings CLUSTER ON "in %s order";
+        CREATE INDEX finely ON core.bookings (lower(note), id);
+        ALTER INDEX core.finely ALTER COLUMN 1 SET STATISTICS 700;
+        CREATE INDEX twin ON core.bookings (customer_id);
+        CREATE INDEX twin_too ON core.bookings (customer_id);
+        """.encode()
+    )
+    before = scene.db.execute(BELONGINGS).fetchall()
+    path = tmp_path / "apply.journal"
+    drops = ("far", '"in %s order"', "finely", "twin")
+    applied = scene.run("".join(f"DROP INDEX core.{name};" for name in drops), journal=path)
+    assert outcomes(applied) == ["dropped"] * 4
+    told = journal.outcomes(path, lambda fields: apply.Outcome(**fields))
+    # Killed when the index stood again, and what it had beside was not given back yet:
+    scene.run(f"{applied.outcomes[0].undo};")
+    assert apply.rollback(scene.target, told, execute=True).complete
+    assert scene.db.execute(BELONGINGS).fetchall() == before
+    scene.db.execute("DROP INDEX core.far")
+    scene.db.execute(f"DROP TABLESPACE {space}".encode())
 
 
 def test_rollback_leaves_alone_what_was_changed_since(scene: Scene) -> None:

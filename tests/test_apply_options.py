@@ -521,6 +521,30 @@ def test_a_journal_that_a_crash_has_cut_takes_the_run_back(scene, tmp_path: Path
     assert [item.outcome for item in read] == ["built", "failed", "built", "built"]
 
 
+def test_a_journal_holds_names_with_any_character(scene, tmp_path: Path) -> None:
+    path = tmp_path / "apply.journal"
+    name = "lines\u2028 \u0085and\nmore"  # ends of lines to str.splitlines()
+    scene.run(f'CREATE INDEX "{name}" ON core.bookings (date);', journal=path)
+    read = journal.outcomes(path, lambda fields: apply.Outcome(**fields))
+    assert [item.outcome for item in read] == ["built"]
+    assert apply.rollback(scene.target, read, execute=True).complete
+    assert scene.indexes() == {}
+
+
+def test_a_journal_tells_a_part_once(scene, tmp_path: Path) -> None:
+    path = tmp_path / "apply.journal"
+    scene.db.execute("""
+        CREATE TABLE core.parted (id int) PARTITION BY RANGE (id);
+        CREATE TABLE core.low PARTITION OF core.parted FOR VALUES FROM (0) TO (9);
+    """)
+    scene.run("CREATE INDEX i ON core.parted (id);", journal=path)
+    read = journal.outcomes(path, lambda fields: apply.Outcome(**fields))
+    assert [(item.index, item.outcome) for item in read] == [
+        ("core.low_i", "built"),
+        ("core.i", "built"),
+    ]
+
+
 def test_a_journal_that_cannot_be_written_lets_nothing_begin(scene, small_disk: Path) -> None:
     (small_disk / "filler").write_bytes(b"x" * (1024 * 1024 - 4096 * 8))
     with pytest.raises(OSError, match="No space"):

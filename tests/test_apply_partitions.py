@@ -80,6 +80,7 @@ def test_rollback_of_a_tree_leaves_nothing_of_it(events) -> None:
 
 def test_equal_indexes_of_partitions_are_adopted_and_come_back_with_a_rollback(events) -> None:
     events.db.execute("CREATE INDEX by_hand ON core.south_old (at)")
+    events.db.execute("COMMENT ON INDEX core.by_hand IS 'ours'")
     events.db.execute("CREATE INDEX backwards ON core.south_new (at DESC)")
     applied = events.run("CREATE INDEX events_day ON core.events (at);")
     assert applied.complete, applied
@@ -91,6 +92,8 @@ def test_equal_indexes_of_partitions_are_adopted_and_come_back_with_a_rollback(e
     assert back.complete, back
     left = {name for name in tree(events, "%") if "day" in name or name in ("by_hand", "backwards")}
     assert left == {"by_hand", "backwards"}
+    row = events.db.execute("SELECT obj_description('core.by_hand'::regclass)").fetchone()
+    assert row == ("ours",)
 
 
 def test_a_half_attached_tree_is_finished(events) -> None:

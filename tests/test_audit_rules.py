@@ -447,6 +447,24 @@ def test_rule_23_unique_on_a_partitioned_table_contains_the_partition_key(
     assert "partitioned-table" in rules(told(PARTS, "CREATE UNIQUE INDEX i ON p (b, a)"))
 
 
+@pytest.mark.parametrize("unique", ["", "UNIQUE "])
+def test_rule_23_a_foreign_partition_lets_no_index_of_the_whole_be_built(
+    told: Told, unique: str
+) -> None:
+    foreign = """
+        CREATE FOREIGN DATA WRAPPER w;
+        CREATE SERVER far FOREIGN DATA WRAPPER w;
+        CREATE FOREIGN TABLE "p %s" PARTITION OF p2 FOR VALUES IN (7) SERVER far;
+    """
+    item = told(PARTS + foreign, f"CREATE {unique}INDEX i ON p (b, a)")
+    assert (item.verdict, item.revised, item.parts) == ("refuse", None, ())
+    assert 'public."p %s"' in message(item, "foreign-partition")
+    assert "each of the other partitions" in fix(item, "foreign-partition")
+    there = PARTS + foreign + "CREATE INDEX i ON p (b, a);"
+    assert told(there, "CREATE INDEX i ON p (b, a)").verdict == "skip"
+    assert told(PARTS + foreign, "CREATE INDEX i ON p21 (b, a)").verdict == "build"
+
+
 def test_rule_24_columns_are_looked_for_everywhere(told: Told) -> None:
     for planned in ("(zz)", "(a) INCLUDE (zz)", "((zz + 1))", "(a) WHERE zz = 1"):
         item = told(T, f"CREATE INDEX i ON t {planned}")

@@ -152,6 +152,17 @@ def test_a_run_on_a_partitioned_table_counts_one_index_and_whose_parts_are_read(
     summary = (run.path / "summary.md").read_text()
     assert "1 index built" in summary.splitlines()[0]
     assert "over the 1 query with a new index" in printed
+    back = subprocess.run(
+        [
+            *(sys.executable, "-m", "indexlab", "rollback", "run", "--execute"),
+            *("--target", database.conninfo),
+        ],
+        capture_output=True,
+        check=False,
+        text=True,
+    )
+    assert back.returncode == 0, back.stderr
+    assert "dropped  public.by_who  on partitions: 2 skipped" in back.stdout.splitlines()
 
 
 # Load

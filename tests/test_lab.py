@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import psycopg
 import pytest
 
 import indexlab
@@ -67,6 +68,40 @@ def test_answers_reach_the_apply(tmp_path) -> None:
         ("core.of_mail", "dry_run"),
         ("core.ix_core_bookings_customer_id", "dry_run"),
     ]
+
+
+BEGUN = """
+CREATE UNIQUE INDEX begun ON core.customers (email_encrypted, id);
+COMMENT ON INDEX begun IS 'the login';
+CREATE INDEX not_begun ON core.customers (phone_encrypted);
+COMMENT ON INDEX core.ix_core_bookings_customer_id IS 'there before the plan';
+"""
+STOOD = "CREATE UNIQUE INDEX begun ON core.customers (email_encrypted, id)"
+
+
+def test_what_a_killed_run_has_built_gets_its_comment_and_becomes_a_constraint(tmp_path) -> None:
+    plan = tmp_path / "plan.sql"
+    plan.write_text(BEGUN)
+    with indexlab.open_lab("apply", DEMO, str(plan)) as lab:
+        with psycopg.connect(lab.target.conninfo) as conn:
+            conn.execute(STOOD)
+        first = lab.apply(execute=True)
+        assert [(item.index, item.outcome) for item in first.outcomes] == [
+            ("core.begun", "exists"),
+            ("core.begun", "built"),
+            ("core.ix_core_bookings_customer_id", "built"),
+            ("core.not_begun", "built"),
+        ]
+        with indexlab.open_lab("apply", DEMO, str(plan)) as again:
+            then = again.apply(execute=True, settings="attach_constraint")
+        assert "is the constraint 'begun' now" in "".join(item.note for item in then.outcomes)
+        assert [item.outcome for item in then.outcomes].count("built") == 1
+        with psycopg.connect(lab.target.conninfo) as conn:
+            found = conn.execute(
+                "SELECT obj_description('core.begun'::regclass), count(*) FROM pg_constraint"
+                " WHERE conname = 'begun' AND contype = 'u'"
+            ).fetchone()
+        assert found == ("the login", 1)
 
 
 def test_an_apply_that_was_cut_short_is_an_error(lab: Lab) -> None:

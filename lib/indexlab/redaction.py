@@ -105,6 +105,7 @@ SECRETS: Mapping[type, Mapping[str, Hide]] = {
         "index": _open,
         "definition": _open,
         "undo": _open,
+        "restores": _open,
         "purpose": _open,
         "waited_for": _waits,
     },

@@ -6,10 +6,11 @@ from indexlab.apply.outcomes import Applied, Outcome
 from indexlab.apply.protocol import rollback, run
 from indexlab.apply.reversal import reversal
 from indexlab.apply.settings import Settings, Window, size
-from indexlab.apply.steps import ApplyRefused, Step
+from indexlab.apply.steps import NO_INDEX, ApplyRefused, Step
 from indexlab.apply.tender import Event
 
 __all__ = [
+    "NO_INDEX",
     "Applied",
     "ApplyRefused",
     "Event",

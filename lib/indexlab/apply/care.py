@@ -81,10 +81,11 @@ class Delays:
         return max(lag.seconds or 0.0, now - next(missing, now))
 
 
+# Who may not read the setting must not ask for it, and pg_settings is slow: it writes all of them.
 PLACES = """
-SELECT s.setting AS place
-  FROM pg_catalog.pg_settings AS s
- WHERE s.name = 'data_directory'
+SELECT CASE WHEN pg_catalog.pg_has_role('pg_read_all_settings', 'USAGE')
+            THEN pg_catalog.current_setting('data_directory')
+       END AS place
  UNION
 SELECT pg_catalog.pg_tablespace_location(t.oid)
   FROM pg_catalog.pg_tablespace AS t

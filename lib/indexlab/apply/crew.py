@@ -25,7 +25,7 @@ from indexlab.apply.schedule import Chain, chains
 from indexlab.apply.settings import Settings
 from indexlab.apply.sharing import Errands, Workers
 from indexlab.apply.statements import identifier
-from indexlab.apply.steps import BUILDS, Step
+from indexlab.apply.steps import BUILDS, CHANGES, Step
 from indexlab.apply.tender import WATCH_SECONDS, Event, Tender
 from indexlab.apply.worker import Work, Worker, outcome
 from indexlab.errors import TargetError
@@ -185,8 +185,6 @@ class Crew:
             queue.equip(worker, chain, chain[place:])
             self._step(worker, number, queue.orders)
         queue.end(chain)
-        if self._journal is not None:
-            self._journal.settle()
         self._analyze(worker, chain, queue.orders)
 
     def _together(self, leader: Worker, works: Sequence[Work], queue: _Queue, chain: Chain) -> None:
@@ -214,7 +212,7 @@ class Crew:
                 done = outcome(step, "not_run", error="interrupted", note="")
             else:
                 if changing and self._journal is not None:
-                    self._journal.intend(step, number)
+                    worker.noted = self._journal.intend(step, number)
                     worker.note = partial(self._journal.part, number=number)
                 done = worker.carry_out(step)
         except (psycopg.OperationalError, TargetError) as error:  # the server does not come back
@@ -264,6 +262,8 @@ class Crew:
             built = number in self._outcomes and self._outcomes[number][-1].outcome == "built"
             if built and _deserves_statistics(step, self._settings) and step.on is not None:
                 touched[step.on] = step
+        if touched and self._journal is not None:
+            self._journal.settle()  # what follows may take long
         for table, step in touched.items():
             failure = worker.attempt(step, _analyze_sql(table), 1, kind="analyze")
             with self._guard:
@@ -296,6 +296,7 @@ def _analyze_sql(table: RelationName) -> str:
 def _unknown(step: Step, error: Exception) -> Outcome:
     reason = f"{told(error)}; whether {step.index} stands is not known, run again to see"
     facts: dict[str, object] = {"attempts": 1, "error": reason, "note": ""}
-    if step.action in BUILDS:
-        facts |= {"definition": step.statement, "undo": step.undo}
+    if step.action in CHANGES:
+        definition = step.statement if step.action in BUILDS else step.definition
+        facts |= {"definition": definition, "undo": step.undo, "restores": step.restores}
     return outcome(step, "failed", **facts)

@@ -13,7 +13,7 @@ from indexlab.apply.statements import (
     drop_sql,
 )
 from indexlab.apply.steps import BUILDS, CHANGES, CORRUPTING, Step
-from indexlab.catalog import Catalog, Index, Relation, Unresolved
+from indexlab.catalog import Catalog, Index, Relation, Unresolved, foreign_partitions
 from indexlab.plan import CommentOnIndex, CreateIndex, DropIndex, IndexDef, IndexPlan, revised
 from indexlab.sql import RelationName
 
@@ -108,8 +108,13 @@ class Foreseen:
                 return qualified
         return RelationName(written.schema, name)
 
-    def create(self, statement: CreateIndex) -> Step:
-        """Decide on a CREATE INDEX."""
+    def create(self, statement: CreateIndex, *, again: bool = False) -> Step:
+        """Decide on a CREATE INDEX.
+
+        Args:
+            statement: that says so.
+            again: whether it brings back what was there, be it the equal of another one.
+        """
         wanted = self.catalog.wanted(statement.index, statement.search_path)
         if isinstance(wanted, Unresolved):
             name = RelationName(statement.index.table.schema, statement.index.name or "(unnamed)")
@@ -134,13 +139,13 @@ class Foreseen:
             alone = index.revise(concurrently=False, only=True)
             step = replace(step, undo=undo, statement=alone.sql)
         self._planned[wanted.name] = wanted.qualified
-        step = self._constrained(self._named(step, wanted, relation), wanted, relation)
+        step = self._constrained(self._named(step, wanted, relation, again=again), wanted, relation)
         step = self._permitted(step, relation)
         if step.action in BUILDS:
             self._made.append(replace(wanted, definition=index.sql))
         return step
 
-    def _named(self, step: Step, wanted: Index, relation: Relation) -> Step:
+    def _named(self, step: Step, wanted: Index, relation: Relation, *, again: bool) -> Step:
         """Compare with what has the name, then with what has the definition."""
         same = self.index(wanted.qualified)
         if same is not None and not same.equals(wanted):
@@ -157,31 +162,25 @@ class Foreseen:
             return _refused(step, f"the name is taken by a {other.kind}: give the index another")
         if relation.kind == "partitioned table":
             return self._in_parts(step, wanted, same)
-        return self._absent(step, wanted) if same is None else _unusable(step, same)
+        if same is not None:
+            return _unusable(step, same)
+        return step if again else self._absent(step, wanted)
 
     def _in_parts(self, step: Step, wanted: Index, same: Index | None) -> Step:
         """Have an index on a partitioned table made part by part."""
         lacking = _lacking(self.catalog, self.catalog.relation(wanted.table), wanted)
         if lacking:
             return _refused(step, f"{PARTITION_KEY}: {lacking} is not among its keys")
-        foreign = self._foreign(wanted.table)
+        foreign = foreign_partitions(self.catalog, self.catalog.relation(wanted.table))
         if foreign:
-            return _refused(step, foreign_partitions(foreign, unique=wanted.unique))
+            names = tuple(str(item.qualified) for item in foreign)
+            return _refused(step, _foreign(names, unique=wanted.unique))
         if same is None and (absent := self._absent(step, wanted)).action != "build":
             return absent
         reason = "" if same is None else "it is there, but not on every partition yet"
         return replace(
             step, action="parts", reason=reason, doomed=tuple(sorted(self._doomed, key=str))
         )
-
-    def _foreign(self, table: int) -> tuple[str, ...]:
-        """Return the partitions of a table, at every depth, that are foreign tables."""
-        below = [
-            item for item in self.catalog.relations if item.parent == table and item.is_partition
-        ]
-        own = (str(item.qualified) for item in below if item.kind == "foreign table")
-        deeper = (name for item in below for name in self._foreign(item.oid))
-        return (*own, *deeper)
 
     def _constrained(self, step: Step, wanted: Index, relation: Relation) -> Step:
         """Have a unique index become a constraint, where that is asked for."""
@@ -264,7 +263,8 @@ class Foreseen:
             return replace(step, action="skip", reason=reason)
         table = self.catalog.relation(index.table)
         family = _family(self.catalog, table)
-        return self._permitted(replace(step, on=table.qualified, family=family), table)
+        step = replace(step, on=table.qualified, family=family, reason="its comment")
+        return self._permitted(step, table)
 
     def _permitted(self, step: Step, table: Relation) -> Step:
         """Refuse a change that the role or the server does not allow."""
@@ -303,12 +303,8 @@ class Foreseen:
             number += 1
 
 
-def foreign_partitions(names: tuple[str, ...], *, unique: bool) -> str:
-    """Say why there is no index on a table with these foreign partitions.
-
-    The server counts partitions, foreign ones, too, when it looks whether all have their index
-    (validatePartitionedIndex in tablecmds.c), so the parent's would stay invalid for ever.
-    """
+def _foreign(names: tuple[str, ...], *, unique: bool) -> str:
+    """Say why there is no index on a table with these foreign partitions."""
     which = f"its {'partition' if len(names) == 1 else 'partitions'} {', '.join(names)}"
     if unique:
         return f"{which} cannot enforce it: a foreign table has no index"

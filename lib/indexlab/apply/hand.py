@@ -75,6 +75,8 @@ class Hand:
         self._lost: Identity | None = None
         self._set: dict[str, str] = {}
         self._path: tuple[str, ...] | None = None
+        self.noted: Callable[[], object] = lambda: None
+        """Waits until what is about to be sent is in the journal, on the disk."""
         self.sent = False
         """Whether the last statement has gone to the server."""
         self.spent: Spent = ""
@@ -118,6 +120,7 @@ class Hand:
             self._lock.ensure(partial(self._wait_for_lock, step))
             self._tender.tell(Event(kind, step, number, detail=statement))
             conn, who = self._ready(lock_timeout, limit, step)
+            self.noted()
             flight = InFlight(conn, who.pid, step, cleaning, number)
             self._tender.begin(flight)
             try:

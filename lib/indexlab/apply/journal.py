@@ -6,6 +6,7 @@ import json
 import os
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,15 +27,28 @@ class Journal:
     def __init__(self, path: Path):
         self.path = path
         self._guard = threading.Lock()
+        self._new = False
+        self._disk = ThreadPoolExecutor(1, "indexlab-journal")
 
     def begin(self, target: str, source: str, settings: str) -> None:
-        """Note that a run begins; what a crash has left half written is closed first."""
-        self._append({"event": "run", "target": target, "source": source, "settings": settings})
+        """Note that a run begins; what a crash has left half written is closed first.
 
-    def intend(self, step: Step, number: int) -> None:
-        """Note a step before anything of it is sent."""
+        It is on the disk with the first intent.
+        """
+        entry = {"event": "run", "target": target, "source": source, "settings": settings}
+        self._append(entry, sync=False)
+
+    def intend(self, step: Step, number: int) -> Callable[[], None]:
+        """Note a step before anything of it is sent.
+
+        Returns:
+            What waits until the note is on the disk, and raises where it cannot be; to be called
+            right before sending, so that the disk works while the server is asked other things.
+        """
         outcome = intended(step)
-        self._append({"event": "intent", "step": number, "outcome": asdict(outcome)})
+        entry = {"event": "intent", "step": number, "outcome": asdict(outcome)}
+        self._append(entry, sync=False)
+        return self._disk.submit(self.settle).result
 
     def close(self, outcome: Outcome, number: int) -> None:
         """Note what became of a step.
@@ -48,8 +62,11 @@ class Journal:
     def settle(self) -> None:
         """Have what was noted so far survive a loss of power."""
         try:
-            with self._guard, self.path.open("rb") as handle:
+            with self.path.open("rb") as handle:
                 os.fsync(handle.fileno())
+            if self._new:
+                _sync_directory(self.path.parent)
+                self._new = False
         except OSError as error:
             raise self._unwritable(error) from None
 
@@ -60,6 +77,7 @@ class Journal:
     def end(self, *, complete: bool, interrupted: bool) -> None:
         """Note that the run has come to its end."""
         self._append({"event": "end", "complete": complete, "interrupted": interrupted})
+        self._disk.shutdown(wait=False)
 
     def _append(self, entry: dict[str, Any], *, sync: bool = True) -> None:
         whole = {"format": FORMAT, "time": datetime.now(UTC).isoformat(), **entry}
@@ -67,18 +85,16 @@ class Journal:
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
         try:
             with self._guard:
-                new = not self.path.exists()
+                self._new |= not self.path.exists()
                 handle = os.open(self.path, flags, 0o600)
                 try:
                     os.write(handle, line if _ends_whole(handle) else b"\n" + line)
-                    if sync:
-                        os.fsync(handle)
                 finally:
                     os.close(handle)
-                if new:
-                    _sync_directory(self.path.parent)
         except OSError as error:
             raise self._unwritable(error) from None
+        if sync:
+            self.settle()
 
     def _unwritable(self, error: OSError) -> IncompleteError:
         return IncompleteError(
@@ -96,6 +112,7 @@ def intended(step: Step) -> Outcome:
         error=UNKNOWN,
         definition=planned or step.definition,
         undo=step.undo,
+        restores=step.restores,
         purpose=step.purpose,
         action=step.action,
         part_of=step.part_of,
@@ -137,29 +154,28 @@ def outcomes(path: Path, outcome: Callable[[dict[str, Any]], Outcome]) -> tuple[
     Raises:
         InputError: it cannot be read, or is not as this version writes it.
     """
-    found: list[dict[str, Any]] = []
-    open_: dict[int, int] = {}
+    found: dict[tuple[Any, ...], dict[str, Any]] = {}
+    run = 0
     for entry in _entries(path):
-        match entry["event"]:
-            case "run":
-                open_ = {}
-            case "intent":
-                open_[entry["step"]] = len(found)
-                found.append(entry["outcome"])
-            case "part":
-                place = open_.get(entry["step"], len(found))
-                found.insert(place, entry["outcome"])
-                open_ = {step: at + (at >= place) for step, at in open_.items()}
-            case "outcome" if (place := open_.get(entry["step"], -1)) >= 0:
-                found[place] = entry["outcome"]
-            case "outcome":
-                found.append(entry["outcome"])
-    return tuple(map(outcome, found))
+        if entry["event"] == "run":
+            run += 1
+        if "outcome" not in entry:
+            continue
+        told, step = entry["outcome"], (run, entry["step"])
+        if entry["event"] == "part":  # told before it begins and again at its end; before its step
+            whole = found.pop(step, None)
+            found[(*step, told["index"], told["statement"])] = told
+            if whole is not None:
+                found[step] = whole
+        else:
+            found[step] = told
+    return tuple(map(outcome, found.values()))
 
 
 def _entries(path: Path) -> list[dict[str, Any]]:
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        # Not by splitlines(): a name may hold other characters that end a line of text.
+        lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror}", source=path) from None
     entries = []

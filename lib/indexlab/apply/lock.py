@@ -12,7 +12,7 @@ import psycopg
 from psycopg import sql as compose
 
 from indexlab.apply.blockers import Session, described
-from indexlab.apply.sessions import Identity, conn_row, identity, opened, terminate
+from indexlab.apply.sessions import Identity, conn_row, identity, idle, opened, terminate
 from indexlab.errors import TargetError
 from indexlab.target import Target
 
@@ -39,7 +39,7 @@ HOLDERS = compose.SQL("""ARRAY(
 
 
 class RunnerLock:
-    """One runner for each database: an advisory lock, held by an idle session of its own.
+    """One runner for each database: an advisory lock, held by a session that does nothing but look.
 
     It polls: a session that waits in pg_advisory_lock holds a snapshot, and a concurrent build
     of the runner before it would wait for that snapshot for ever.
@@ -49,7 +49,8 @@ class RunnerLock:
         self._target, self._wait = target, wait
         self._stack = ExitStack()
         self._guard = threading.Lock()  # workers share the session
-        self._lost: Identity | None = None
+        self._who: Identity | None = None
+        """The session that has taken the lock; None until one has."""
         self.conn: psycopg.Connection[Any] | None = None
 
     def __enter__(self) -> RunnerLock:
@@ -69,22 +70,25 @@ class RunnerLock:
             TargetError: another runner has kept it for longer than the wait; names that session.
         """
         with self._guard:
-            if self._held():
+            if self._who is not None and self._held():
                 return
             if self.conn is None or self.conn.closed:
                 self._stack.close()
                 self.conn = self._stack.enter_context(opened(self._target))
-                if self._lost is not None:  # the server may not have noticed yet, and keep the lock
-                    terminate(self.conn, self._lost)
-            self._lost = identity(self.conn)
+                if self._who is not None:  # the server may not have noticed yet, and keep the lock
+                    terminate(self.conn, self._who)
+            self._who = identity(self.conn)
             self._take(self.conn, on_wait)
 
     def _held(self) -> bool:
+        """Return whether the session has the lock; one that is stuck in a query is closed."""
         if self.conn is None or self.conn.closed:
             return False
         try:
             return bool(conn_row(self.conn, HOLDS_LOCK, LOCK_KEY)[0])
         except psycopg.OperationalError:
+            if not idle(self.conn):
+                self.conn.close()
             return False
 
     def _take(

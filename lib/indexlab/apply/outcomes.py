@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from indexlab import display, records, units
+from indexlab.apply.steps import NO_INDEX
 from indexlab.records import Record
 
 if TYPE_CHECKING:
@@ -42,6 +43,9 @@ class Outcome(Record):
     """The SQL that takes the step back; empty where nothing was changed."""
     note: str = ""
     """Why the step was decided on as it was, such as the equal index that exists already."""
+    restores: tuple[str, ...] = ()
+    """The SQL that follows `undo`: a dropped index gets its comment back, its statistics targets
+    and its place in CLUSTER."""
     purpose: str = ""
     """The comment above the statement in the plan."""
     action: str = "build"
@@ -82,7 +86,7 @@ class Applied(Record):
         return tuple(
             item
             for item in self.outcomes
-            if item.outcome == "built" and item.action != "comment" and not item.part_of
+            if item.outcome == "built" and item.action not in NO_INDEX and not item.part_of
         )
 
     @property
@@ -99,7 +103,7 @@ class Applied(Record):
 
         Columns are the fields of `Outcome`: `statement`, `index`, `outcome`, `seconds` from the
         first attempt to the end of the step, `bytes` of the index, `attempts`, `waited_for`,
-        `error`, `definition`, `undo`, `note`, `purpose`, `action` and `part_of`.
+        `error`, `definition`, `undo`, `note`, `restores`, `purpose`, `action` and `part_of`.
         """
         import pandas as pd
 

@@ -33,8 +33,8 @@ class Part:
     kind: Kind
     """`only`: the index of a partitioned table alone. `leaf`: that of a partition. `attach`."""
     step: Step
-    adopted: str = ""
-    """The definition of an index that was there before and is attached."""
+    adopted: bool = False
+    """Whether the index that is attached was there before."""
     bytes: int = 0
     """Size of the table of a leaf."""
 
@@ -100,7 +100,7 @@ def _below(
             yield Part("leaf", _part_step(step, part, child, only=False), bytes=part.bytes)
         # What bears the name of a part of ours was left by an earlier run.
         others = found is not None and found.name != part_name(part.name, step.name.name)
-        adopted = found.definition if found is not None and ready and others else ""
+        adopted = found is not None and ready and others
         if not attached:
             yield Part("attach", attach_step(step, part, above.name, child), adopted)
 

@@ -45,13 +45,13 @@ def run(
     """Carry a plan out, or say what it would do; without `execute` it reads only.
 
     1. Check the address: two sessions are two, settings hold, so no pooler in transaction mode.
-    2. Take the runner's advisory lock, by polling, on an idle session of its own.
+    2. Take the runner's advisory lock, by polling, on a session of its own.
     3. Read the catalog, decide on every step, and refuse all that is impossible at once: not the
        owner, a standby, 14.0 to 14.3, a name that is taken, an index that must stay, no room.
     4. For each step, note the intent in the journal, then run it on an autocommit session with no
        timeouts, CONCURRENTLY; on a partitioned table part by part. Tables are worked on side by
        side, each by one job; drops come last. The first step that fails lets nothing more begin.
-    5. Watch it from another session once a second: the phase, and the sessions it waits for. What
+    5. Watch it from the lock's session once a second: the phase, and the sessions it waits for. What
        waits for a table's lock longer than `lock_wait` is cancelled and tried again after a pause;
        what has waited longer than `max_wait` in all is given up.
     6. When an attempt fails, look at the catalog: what is valid stands, what another session
@@ -163,7 +163,7 @@ class _Run:
                 )
             if self.journal is not None:
                 self.journal.begin(self.target.spec, source, self.settings.words())
-            tender = Tender(self.target, self.on_event, self.settings)
+            tender = Tender(self.target, self.on_event, self.settings, session=lock.conn)
             crew = Crew(
                 self.target, self.settings, lock, tender, journal=self.journal, session=reader
             )
@@ -209,14 +209,17 @@ def _informed(conn: psycopg.Connection[Any], steps: tuple[Step, ...]) -> tuple[S
 def _with_definitions(conn: psycopg.Connection[Any], steps: tuple[Step, ...]) -> tuple[Step, ...]:
     """Have drops remember their index in words that hold on every search_path."""
     return tuple(
-        restoring(step, definition)
-        if step.action == "drop"
-        and step.oid
-        and not step.brief
-        and (definition := definition_of(conn, step.oid))
-        else step
+        _remembering(conn, step) if step.action == "drop" and step.oid and not step.brief else step
         for step in steps
     )
+
+
+def _remembering(conn: psycopg.Connection[Any], step: Step) -> Step:
+    definition = definition_of(conn, step.oid)
+    if not definition or step.on is None:
+        return step
+    kept = sessions.belongings(conn, step.oid, step.on, step.name)
+    return replace(restoring(step, definition), restores=kept)
 
 
 def _with_rights(conn: psycopg.Connection[Any], steps: tuple[Step, ...]) -> tuple[Step, ...]:

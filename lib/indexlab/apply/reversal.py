@@ -25,9 +25,20 @@ def reversal(catalog: Catalog, outcomes: tuple[Outcome, ...]) -> tuple[Step, ...
         outcomes: of a run, or of several in their order.
     """
     foreseen = Foreseen(catalog, rebuilt(outcomes), dropping=tuple(_dropping(outcomes)))
-    return tuple(
-        step for outcome in reversed(outcomes) if (step := _reverse(foreseen, outcome)) is not None
-    )
+    return tuple(_steps(foreseen, outcomes))
+
+
+def _steps(foreseen: Foreseen, outcomes: tuple[Outcome, ...]) -> Iterator[Step]:
+    for outcome in reversed(outcomes):
+        step = _reverse(foreseen, outcome)
+        if step is None:
+            continue
+        step = replace(step, part_of=outcome.part_of)
+        yield step
+        for statement in outcome.restores:  # also where the index is back: a rollback may be killed
+            comment = CommentOnIndex(step.name, None, statement, 1)
+            planned = replace(step, action="alter", statement=statement, planned=comment)
+            yield replace(planned, reason="as it was before", definition="", undo="")
 
 
 def _dropping(outcomes: tuple[Outcome, ...]) -> Iterator[RelationName]:
@@ -56,7 +67,7 @@ def _reverse(foreseen: Foreseen, outcome: Outcome) -> Step | None:
     created = _create(outcome.definition)
     undo = sql.parse(outcome.undo, "the outcomes")[0]
     if undo.kind == "index_stmt":  # what was there is built again, if it is gone or invalid
-        return foreseen.create(created)
+        return foreseen.create(created, again=True)
     name = RelationName(created.index.table.schema, created.index.name or "")
     statement_ = DropIndex((name,), outcome.undo, 1, concurrently=True, if_exists=True)
     index, wanted = foreseen.index(name), foreseen.catalog.wanted(created.index)

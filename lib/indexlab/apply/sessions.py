@@ -16,7 +16,10 @@ from psycopg.pq import TransactionStatus
 from psycopg.rows import class_row
 
 from indexlab import target as targets
+from indexlab.apply.statements import cluster_sql, comment_sql, statistics_sql
 from indexlab.errors import TargetError
+from indexlab.plan import IndexDef
+from indexlab.sql import RelationName
 from indexlab.target import Target
 
 POOLER = (
@@ -38,11 +41,11 @@ SELECT pg_catalog.current_setting('default_transaction_read_only'),
        pg_catalog.current_setting('indexlab.settled', true)
 """
 
+# The function under pg_stat_activity: to plan the view takes longer.
 IDENTITY = """
 SELECT a.pid,
        a.backend_start
-  FROM pg_catalog.pg_stat_activity AS a
- WHERE a.pid = pg_catalog.pg_backend_pid()
+  FROM pg_catalog.pg_stat_get_activity(pg_catalog.pg_backend_pid()) AS a
  ORDER BY a.pid
 """
 
@@ -115,12 +118,17 @@ def opened(
             restore(conn)
 
 
+def idle(conn: psycopg.Connection[Any]) -> bool:
+    """Return whether a session is open and can be asked; Ctrl-C may leave it in its last query."""
+    return not conn.closed and conn.info.transaction_status == TransactionStatus.IDLE
+
+
 def restore(conn: psycopg.Connection[Any]) -> None:
     """Give a session back the settings that it came with; a lost one has none.
 
     A pool in session mode may hand the session to somebody else.
     """
-    if conn.closed or conn.info.transaction_status != TransactionStatus.IDLE:
+    if not idle(conn):
         return
     names = [*wanted_settings(), "search_path", "maintenance_work_mem"]
     names += ["max_parallel_maintenance_workers", "indexlab.settled", "indexlab.session"]
@@ -210,7 +218,15 @@ def comment_of(conn: psycopg.Connection[Any], schema: str | None, index: str) ->
     return None if row is None else row[0]
 
 
-DEFINITION = "SELECT pg_catalog.pg_get_indexdef(%s)"
+# The server's words leave the tablespace out.
+DEFINITION = """
+SELECT pg_catalog.pg_get_indexdef(c.oid),
+       t.spcname
+  FROM pg_catalog.pg_class AS c
+  LEFT JOIN pg_catalog.pg_tablespace AS t ON t.oid = c.reltablespace
+ WHERE c.oid = %s
+ ORDER BY c.oid
+"""
 
 
 def definition_of(conn: psycopg.Connection[Any], oid: int) -> str:
@@ -219,7 +235,44 @@ def definition_of(conn: psycopg.Connection[Any], oid: int) -> str:
     The search_path of the session is changed for it.
     """
     search_in(conn, ("pg_catalog",))
-    return str(conn_row(conn, DEFINITION, oid)[0] or "")
+    definition, tablespace = conn.execute(DEFINITION, [oid]).fetchone() or (None, None)
+    if definition is None or tablespace is None:
+        return definition or ""
+    return IndexDef.parse(definition).revise(tablespace=tablespace).sql
+
+
+BELONGINGS = """
+SELECT pg_catalog.obj_description(i.indexrelid, 'pg_class') AS comment,
+       i.indisclustered AS clustered,
+       ARRAY(SELECT a.attnum::int
+               FROM pg_catalog.pg_attribute AS a
+              WHERE a.attrelid = i.indexrelid
+                AND a.attstattarget >= 0
+              ORDER BY a.attnum) AS places,
+       ARRAY(SELECT a.attstattarget::int
+               FROM pg_catalog.pg_attribute AS a
+              WHERE a.attrelid = i.indexrelid
+                AND a.attstattarget >= 0
+              ORDER BY a.attnum) AS targets
+  FROM pg_catalog.pg_index AS i
+ WHERE i.indexrelid = %s
+ ORDER BY i.indexrelid
+"""
+
+
+def belongings(
+    conn: psycopg.Connection[Any], oid: int, table: RelationName, index: RelationName
+) -> tuple[str, ...]:
+    """Read what an index has beside its definition, as statements that give it to another one."""
+    row = conn.execute(BELONGINGS, [oid]).fetchone()
+    if row is None:
+        return ()
+    comment, clustered, places, targets = row
+    return (
+        *((comment_sql(index, comment),) if comment is not None else ()),
+        *((cluster_sql(table, index),) if clustered else ()),
+        *(statistics_sql(index, *item) for item in zip(places, targets, strict=True)),
+    )
 
 
 STANDS = """

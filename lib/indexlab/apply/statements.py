@@ -36,6 +36,18 @@ def comment_sql(name: RelationName, comment: str | None) -> str:
     return words.format(identifier(name), compose.Literal(comment)).as_string(None)
 
 
+def cluster_sql(table: RelationName, index: RelationName) -> str:
+    """Write the ALTER TABLE that says by which index CLUSTER orders the table."""
+    words = compose.SQL("ALTER TABLE {} CLUSTER ON {}")
+    return words.format(identifier(table), compose.Identifier(index.name)).as_string(None)
+
+
+def statistics_sql(index: RelationName, place: int, target: int) -> str:
+    """Write the ALTER INDEX that sets the statistics target of a key, by its place from 1."""
+    words = compose.SQL("ALTER INDEX {} ALTER COLUMN {} SET STATISTICS {}")
+    return words.format(identifier(index), place, target).as_string(None)
+
+
 def identifier(name: RelationName) -> compose.Identifier:
     """Return a name for psycopg to quote."""
     return compose.Identifier(*filter(None, (name.schema, name.name)))

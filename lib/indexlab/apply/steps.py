@@ -12,12 +12,25 @@ from indexlab.records import Record
 from indexlab.sql import RelationName
 
 Action = Literal[
-    "build", "rebuild", "parts", "exists", "drop", "skip", "comment", "constraint", "wait", "refuse"
+    "build",
+    "rebuild",
+    "parts",
+    "exists",
+    "drop",
+    "skip",
+    "comment",
+    "alter",
+    "constraint",
+    "wait",
+    "refuse",
 ]
-"""`parts` builds on a partitioned table; `constraint` makes one of an index that exists; `wait`
+"""`parts` builds on a partitioned table; `alter` gives an index that was restored what it had beside
+its definition; `constraint` makes one of an index that exists; `wait`
 lets another session's build of it end first."""
 BUILDS: tuple[Action, ...] = ("build", "rebuild", "parts", "wait")
-CHANGES: tuple[Action, ...] = (*BUILDS, "drop", "comment", "constraint")
+NO_INDEX: tuple[Action, ...] = ("comment", "alter")
+"""What changes an index and makes none."""
+CHANGES: tuple[Action, ...] = (*BUILDS, "drop", "comment", "alter", "constraint")
 CORRUPTING = range(140000, 140004)
 """Versions whose concurrent builds may miss rows (fixed by 14.4)."""
 
@@ -44,6 +57,9 @@ class Step(Record):
     """The server's definition of the index that exists."""
     undo: str = ""
     """The SQL that takes the step back."""
+    restores: tuple[str, ...] = ()
+    """What follows `undo`: statements that give back what a dropped index has beside its
+    definition."""
     oid: int = 0
     """Of the index to drop; 0 where an earlier step makes it."""
     brief: bool = False

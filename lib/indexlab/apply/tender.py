@@ -125,7 +125,22 @@ class _Waits:
 class Tender:
     """What the caller's thread and the workers share, and the caller's side of it."""
 
-    def __init__(self, target: Target, on_event: Callable[[Event], None], settings: Settings):
+    def __init__(
+        self,
+        target: Target,
+        on_event: Callable[[Event], None],
+        settings: Settings,
+        *,
+        session: psycopg.Connection[Any] | None = None,
+    ):
+        """Get ready.
+
+        Args:
+            target: the database.
+            on_event: is told events in the caller's thread.
+            settings: of the run.
+            session: open and idle, to look from as long as it lasts; it is not closed here.
+        """
         self._target = target
         self._on_event = on_event
         self._settings = settings
@@ -137,7 +152,7 @@ class Tender:
         self._watched: dict[int, _Watched] = {}
         self._waits: dict[str, _Waits] = {}
         self._watching = contextlib.ExitStack()
-        self._watcher: psycopg.Connection[Any] | None = None
+        self._watcher = session
         # Counted from the begin on, so that it is never more than one look a second.
         self._next_watch = time.monotonic() + min(WATCH_SECONDS, settings.lock_wait)
 
@@ -248,7 +263,7 @@ class Tender:
         return bool(seen.blockers) and all(item.pid in self._watched for item in seen.blockers)
 
     def _watch_session(self) -> psycopg.Connection[Any]:
-        if self._watcher is None or self._watcher.closed:
+        if self._watcher is None or not sessions.idle(self._watcher):
             self._watching.close()
             self._watcher = self._watching.enter_context(sessions.opened(self._target))
         return self._watcher

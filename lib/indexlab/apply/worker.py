@@ -55,7 +55,7 @@ class Worker(Hand):
                 return self._constrained(step, outcome(step, "exists"))
             case "drop":
                 return self._drop(step)
-            case "comment":
+            case "comment" | "alter":
                 return self._comment(step)
             case _:
                 return foretold(step)
@@ -279,7 +279,7 @@ class Worker(Hand):
     def part(self, part: Part, whole: Step, leader: Worker) -> Outcome:
         """Do one part of an index; the job that has the whole keeps what became of it."""
         step = part.step
-        if part.kind != "attach":
+        if part.kind != "attach" and step.name != whole.name:  # the whole is noted already
             leader.note(intended(step))
         if part.kind == "leaf":
             began = time.monotonic()
@@ -290,6 +290,9 @@ class Worker(Hand):
             done = replace(done, note=step.reason, seconds=seconds, waited_for=waits)
             leader.keep(done, step)
             return done
+        before = self._adopted(part)
+        if before is not None:
+            leader.note(before)
         failure = self.brief(step, step.statement)
         if failure is not None and self._settled(part):
             failure = None
@@ -301,11 +304,26 @@ class Worker(Hand):
             if step.name != whole.name:
                 leader.keep(done, step)
             return done
-        done = outcome(step, "exists", attempts=1)
-        if part.adopted:
-            undo = IndexDef.parse(part.adopted).revise(concurrently=True).sql
-            leader.keep(replace(done, definition=part.adopted, undo=undo), step)
-        return done
+        if before is not None:
+            leader.keep(before, step)
+        return outcome(step, "exists", attempts=1)
+
+    def _adopted(self, part: Part) -> Outcome | None:
+        """Say how an index is built again that was there before it is attached and goes with it."""
+        if not part.adopted:
+            return None
+        index, _ = self.look(part.step)
+        return (
+            None if index is None else self._again(outcome(part.step, "exists"), index, part.step)
+        )
+
+    def _again(self, done: Outcome, index: Index, step: Step) -> Outcome:
+        """Add to an outcome how an index is built again that was there before."""
+        assert step.on is not None
+        table = step.on
+        kept = self.asking(lambda conn: sessions.belongings(conn, index.oid, table, step.name))
+        again = IndexDef.parse(index.definition).revise(concurrently=True).sql
+        return replace(done, attempts=1, definition=index.definition, undo=again, restores=kept)
 
     def keep(self, done: Outcome, step: Step) -> None:
         """Keep what became of a part of the step in hand, and tell it."""
@@ -329,8 +347,9 @@ class Worker(Hand):
         if index is None or index.constraint is not None:
             return done
         assert step.on is not None
-        before = _restored(done, index) if done.outcome == "exists" else None
-        if before is not None:
+        before = None
+        if done.outcome == "exists":
+            before = replace(self._again(done, index, step), note="was no constraint")
             self.note(before)
         failure = self.brief(step, constraint_sql(step.on, step.name))
         if failure is not None:
@@ -368,17 +387,18 @@ class Worker(Hand):
             locked_out += self.spent == "lock_wait"
             index, _ = self.look(step)
             if index is None:
-                return outcome(step, "dropped", attempts=attempt, undo=step.undo)
+                kept = {"undo": step.undo, "restores": step.restores}
+                return outcome(step, "dropped", attempts=attempt, **kept)
             if failure is None or not self.again(step, failure, attempt, locked_out):
                 break
         error = self.why(step, failure) if failure is not None else "it is still there"
-        undo = "" if index.usable else step.undo
+        kept = {} if index.usable else {"undo": step.undo, "restores": step.restores}
         if not index.usable:
             error += (
                 "; it is invalid now and serves no query: run again to finish the drop, "
                 "or REINDEX INDEX CONCURRENTLY to keep it"
             )
-        return outcome(step, "failed", attempts=attempt, error=error, undo=undo)
+        return outcome(step, "failed", attempts=attempt, error=error, **kept)
 
     def _comment(self, step: Step) -> Outcome:
         attempt = locked_out = 0
@@ -391,12 +411,6 @@ class Worker(Hand):
             if not self.again(step, failure, attempt, locked_out):
                 error = self.why(step, failure)
                 return outcome(step, "failed", attempts=attempt, error=error)
-
-
-def _restored(done: Outcome, index: Index) -> Outcome:
-    """Say how the index is built again that goes with the constraint it is made."""
-    again = IndexDef.parse(index.definition).revise(concurrently=True).sql
-    return replace(done, definition=index.definition, undo=again, note="was no constraint")
 
 
 def unheard(_: Outcome) -> None:

@@ -13,6 +13,7 @@ from indexlab.catalog import (
     Index,
     Relation,
     direct_partitions,
+    foreign_partitions,
     part_name,
     partitions_of,
 )
@@ -42,6 +43,42 @@ def _with_its_key(catalog: Catalog, draft: Draft) -> Draft:
         f"{missing} is not among the keys of {draft.label}",
         subject=name,
         fix="add the partition key, or make the index unique on each partition by itself",
+        verdict="refuse",
+    )
+
+
+def no_partition_is_foreign(scene: Scene, drafts: Drafts) -> Drafts:
+    """Rule 23: with a foreign table among the partitions the whole never becomes valid."""
+    return tuple(
+        _on_foreign(scene.catalog, draft)
+        if draft.verdict is None and draft.table().kind == "partitioned table"
+        else draft
+        for draft in drafts
+    )
+
+
+def _on_foreign(catalog: Catalog, draft: Draft) -> Draft:
+    found = foreign_partitions(catalog, draft.table())
+    if not found:
+        return draft
+    names = ", ".join(str(item.qualified) for item in found)
+    which = "foreign table" if len(found) == 1 else "foreign tables"
+    if draft.index.unique:
+        why, fix = "it enforces nothing", "make the index unique on each of the other partitions"
+    else:
+        why = "without one there the parent's never becomes valid part by part"
+        fix = (
+            "plan the index on each of the other partitions; when all have theirs, a plain CREATE "
+            "INDEX on the parent takes them over, with writers locked out for a moment"
+        )
+    return draft.found(
+        "foreign-partition",
+        "error",
+        f"{draft.table().qualified} has the {which} {names} among its partitions, which takes no "
+        f"index: {why}",
+        subject=str(draft.table().qualified),
+        evidence=(("partitions", names),),
+        fix=fix,
         verdict="refuse",
     )
 

@@ -7,7 +7,11 @@ from collections import Counter
 from indexlab.audit.drafts import Draft, Drafts, Scene, Together
 from indexlab.audit.naming import each_has_a_name, names_are_free
 from indexlab.audit.partial import beside_partial_ones
-from indexlab.audit.partitions import built_in_parts, unique_by_the_partition_key
+from indexlab.audit.partitions import (
+    built_in_parts,
+    no_partition_is_foreign,
+    unique_by_the_partition_key,
+)
 from indexlab.audit.redundancy import (
     not_there_already,
     the_same_backwards,
@@ -86,6 +90,7 @@ RULES: tuple[Together, ...] = (
     names_are_free,
     not_there_already,
     unique_by_the_partition_key,
+    no_partition_is_foreign,
     one_for_each_name_and_use,
     what_it_replaces,
     the_same_backwards,

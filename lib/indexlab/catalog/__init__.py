@@ -16,7 +16,13 @@ from indexlab.catalog.objects import (
     Unresolved,
     same_key,
 )
-from indexlab.catalog.partitions import bytes_of, direct_partitions, part_name, partitions_of
+from indexlab.catalog.partitions import (
+    bytes_of,
+    direct_partitions,
+    foreign_partitions,
+    part_name,
+    partitions_of,
+)
 from indexlab.catalog.queries import read
 from indexlab.catalog.snapshot import Catalog
 
@@ -36,6 +42,7 @@ __all__ = [
     "Unresolved",
     "bytes_of",
     "direct_partitions",
+    "foreign_partitions",
     "part_name",
     "partitions_of",
     "read",

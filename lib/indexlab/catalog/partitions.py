@@ -36,6 +36,20 @@ def bytes_of(catalog: Catalog, table: Relation) -> int:
     return table.bytes + sum(part.bytes for part in partitions_of(catalog, table))
 
 
+def foreign_partitions(catalog: Catalog, parent: Relation) -> tuple[Relation, ...]:
+    """Return the partitions of a table, at every depth, that are foreign tables; pure.
+
+    The server counts them, too, when it looks whether all partitions have their index
+    (validatePartitionedIndex in tablecmds.c), so that an index made part by part stays invalid.
+    """
+    above = {parent.oid, *(item.oid for item in partitions_of(catalog, parent))}
+    return tuple(
+        item
+        for item in catalog.relations
+        if item.parent in above and item.is_partition and item.kind == "foreign table"
+    )
+
+
 def part_name(part: str, planned: str, number: int = 0) -> str:
     """Call the index of a partition after the partition and the planned index; pure.
 

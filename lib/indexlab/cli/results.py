@@ -81,22 +81,27 @@ def audit_lines(document: Mapping[str, Any]) -> list[str]:
 def steps_lines(document: Mapping[str, Any], *, notes: bool = True) -> list[str]:
     """Say what became of each step."""
     from indexlab import units
+    from indexlab.apply import NO_INDEX
     from indexlab.display import clean
 
     wholes = {step["index"] for step in document["steps"] if not step["part_of"]}
-    folded: dict[str, Counter[str]] = {}
-    lines = []
+    parts: dict[str, Counter[str]] = {}
+    shown = []
     for step in document["steps"]:
-        if step["outcome"] in ("built", "exists") and step["part_of"] in wholes:
-            folded.setdefault(step["part_of"], Counter())[step["outcome"]] += 1
-            continue
-        word = "comment" if step["action"] == "comment" else step["outcome"]
-        line = f"{word:<8} {clean(step['index'])}"
+        if step["part_of"] in wholes and step["outcome"] in ("built", "exists", "skipped"):
+            parts.setdefault(step["part_of"], Counter())[step["outcome"]] += 1
+        else:
+            shown.append(step)
+    lines = []
+    for step in shown:
+        beside = step["outcome"] == "built" and step["action"] in NO_INDEX
+        line = f"{step['action'] if beside else step['outcome']:<8} {clean(step['index'])}"
         if step["bytes"]:
             line += f"  {units.size(step['bytes'])} in {units.duration(step['seconds'])}"
-        if not step["part_of"] and step["index"] in folded:
-            parts = folded.pop(step["index"]).items()
-            line += f"  on partitions: {', '.join(f'{number} {word}' for word, number in parts)}"
+        counts = Counter() if step["part_of"] else parts.get(step["index"], Counter())
+        if counts:
+            told = (f"{number} {outcome}" for outcome, number in counts.items())
+            line += f"  on partitions: {', '.join(told)}"
         for why in filter(None, (step["error"], step["note"] if notes else "")):
             line += f"  {clean(why)}"
         lines.append(line)

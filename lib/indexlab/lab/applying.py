@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
 from indexlab import apply as applying
 from indexlab import audit as auditing
-from indexlab import charts, units
+from indexlab import charts, sql, units
 from indexlab import plan as plans
 from indexlab import target as targets
 from indexlab import workload as workloads
 from indexlab.apply import Applied, Event, Outcome, Settings
+from indexlab.audit import Audit
 from indexlab.benchmark import Writers
 from indexlab.benchmark import writers as writing
+from indexlab.catalog import Catalog, Index
 from indexlab.charts import Chart
 from indexlab.display import Note
 from indexlab.errors import IncompleteError, InputError
 from indexlab.lab.ground import Ground
 from indexlab.lab.inputs import check_type
-from indexlab.plan import IndexPlan
+from indexlab.plan import CreateIndex, IndexDef, IndexPlan, PlanStatement
 from indexlab.progress import About, Progress
 from indexlab.runs import documents
+from indexlab.sql import RelationName
 from indexlab.workload import SampledQuery
 
 SETTLED = (*auditing.KEPT, "skip")
@@ -58,8 +61,11 @@ class Applying(Ground):
                 "revised_plan.sql of the audit, which leaves them out"
             )
         sampled = self._sampled_writes(chosen.watch_writers) if execute else ()
-        audit = self._judged()[1].audit
+        snapshot, weighed = self._judged()
+        audit = weighed.audit
+        begun = unfinished(snapshot, audit, self.plan, constraints=chosen.attach_constraint)
         wanted = with_drops(audit.revised, audit.replaced if chosen.drop_replaced else ())
+        wanted = replace(wanted, statements=(*begun, *wanted.statements))
 
         def run() -> Applied:
             return applying.run(
@@ -72,7 +78,13 @@ class Applying(Ground):
             )
 
         applied = self._beside_writers(run, chosen.watch_writers, sampled) if sampled else run()
-        applied = replace(applied, outcomes=(*self._left_out(), *applied.outcomes))
+        taken_up = {
+            str(replace(item.index.table, name=item.index.name or ""))
+            for item in begun
+            if isinstance(item, CreateIndex)
+        }
+        left_out = (item for item in self._left_out() if item.index not in taken_up)
+        applied = replace(applied, outcomes=(*left_out, *applied.outcomes))
         applied = self._veil.result(applied)
         self._write("apply", documents.of_apply(applied, self.target, self.server))
         self._progress.done()
@@ -185,6 +197,58 @@ def telling(progress: Progress) -> Callable[[Event], None]:
         progress.tell(About(event.index, str(event), lasting=event.lasting), fraction)
 
     return tell
+
+
+def unfinished(
+    catalog: Catalog, audit: Audit, plan: IndexPlan, *, constraints: bool
+) -> tuple[PlanStatement, ...]:
+    """Return what indexes still lack that the audit skips since they stand; pure.
+
+    A run that was killed may have built one, and not yet commented on it or made it a constraint.
+
+    Args:
+        catalog: that the audit has seen.
+        audit: of the plan.
+        plan: as it was written.
+        constraints: whether unique indexes become constraints of their names.
+    """
+    there = {
+        item.label: index
+        for item in audit.statements
+        if item.verdict == "skip"
+        and any(finding.rule == "exists" for finding in item.findings)
+        and (index := catalog.index(item.table.schema or "", item.label)) is not None
+    }
+    creates = (
+        CreateIndex(IndexDef.parse(index.definition), index.definition, 1)
+        for index in there.values()
+        if constraints and index.unique
+    )
+    waiting = (
+        item
+        for item in creates
+        if any(
+            step.action == "constraint"
+            for step in applying.pending(catalog, IndexPlan((item,)), constraints=True)
+        )
+    )
+    written = {(item.line, item.name.name, item.comment) for item in audit.revised.comments}
+    comments = (
+        replace(item, name=index.qualified)
+        for item in plan.comments
+        if (item.line, item.name.name, item.comment) not in written
+        and (index := _index_of(catalog, item.name, there)) is not None
+    )
+    return (*waiting, *comments)
+
+
+def _index_of(catalog: Catalog, name: RelationName, there: Mapping[str, Index]) -> Index | None:
+    """Return the index that a comment is on: one that was planned, or any that exists."""
+    planned = there.get(sql.truncate(name.name))
+    if planned is not None and name.schema in (None, planned.schema):
+        return planned
+    found = catalog.find(name)
+    return None if found is None else catalog.index(found.schema, found.name)
 
 
 def with_drops(plan: IndexPlan, drops: tuple[str, ...]) -> IndexPlan:

@@ -123,6 +123,7 @@ class IndexDef(Record):
         concurrently: bool | None = None,
         if_not_exists: bool | None = None,
         only: bool | None = None,
+        tablespace: str | None = None,
     ) -> IndexDef:
         """Return the same index with other words; what is not given stays.
 
@@ -133,6 +134,7 @@ class IndexDef(Record):
             concurrently: whether the statement says CONCURRENTLY.
             if_not_exists: whether the statement says IF NOT EXISTS.
             only: whether the statement says ONLY, which leaves partitions out.
+            tablespace: where the index is to be; empty for the default.
 
         Raises:
             InputError: the kit cannot write the statement back without a change of meaning.
@@ -153,6 +155,8 @@ class IndexDef(Record):
             tree.if_not_exists = if_not_exists
         if only is not None:
             tree.relation.inh = not only
+        if tablespace is not None:
+            tree.table_space = tablespace
         if columns:
             _rename_columns(tree, columns)
         return IndexDef._of_node(node)

@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from indexlab import explain, units
-from indexlab.apply import Applied, Outcome
+from indexlab.apply import NO_INDEX, Applied, Outcome
 from indexlab.audit import Audit, Finding, place, statement_sql
 from indexlab.benchmark import (
     Comparison,
@@ -174,7 +174,7 @@ def by_index(document: Json) -> dict[str, Json]:
 
 def _of_indexes(document: Json) -> Iterator[Json]:
     for step in document["steps"]:
-        if not step.get("part_of") and step.get("action") != "comment":
+        if not step.get("part_of") and step.get("action") not in NO_INDEX:
             yield step
 
 
