@@ -128,6 +128,7 @@ CREATE DATABASE {name}
 """
 PRIVATE = "REVOKE ALL ON DATABASE {name} FROM PUBLIC"
 DROP = "DROP DATABASE IF EXISTS {name} WITH (FORCE)"
+DROP_UNUSED = "DROP DATABASE IF EXISTS {name}"
 
 
 @contextmanager
@@ -154,7 +155,7 @@ _series = ""
 def in_series(server: Server) -> Iterator[None]:
     """Let the sandboxes of this process and its forks use one database, one after the other.
 
-    Two of them at once are no series. At the end the databases are dropped.
+    One that comes while another is open has a database of its own. At the end all are dropped.
     """
     global _series  # noqa: PLW0603 - what forks shall know
     name = PREFIX + secrets.token_hex(6)
@@ -185,9 +186,13 @@ def made(
         Its name, and what its order lacks of the target's: empty where it is the same.
     """
     if _series and not keep and not alone:
-        with _next_in_series(server, locale) as found:
-            yield found
-        return
+        holder = _of_series(server, locale)
+        if holder is not None:
+            with holder:
+                yield holder.info.dbname, str(_value(holder, NOTED))
+                with suppress(psycopg.Error):  # the next one looks whether it is as new
+                    _clear(holder)
+            return
     name = (KEPT_PREFIX if keep else PREFIX) + secrets.token_hex(6)
     with psycopg.connect(server.conninfo(), autocommit=True) as admin:
         with _turn(admin):
@@ -211,24 +216,20 @@ def _swept_and_created(admin: psycopg.Connection[Any], name: str, locale: Locale
     return _create(admin, name, locale)
 
 
-@contextmanager
-def _next_in_series(server: Server, locale: Locale) -> Iterator[tuple[str, str]]:
+def _of_series(server: Server, locale: Locale) -> psycopg.Connection[Any] | None:
+    """Open the database of the series, made anew if need be; None while another one uses it."""
     name = f"{_series}.{hashlib.sha256(repr(locale).encode()).hexdigest()[:8]}"
-    holder = _there(server, name)
-    if holder is None:
-        with psycopg.connect(server.conninfo(), autocommit=True) as admin, _turn(admin):
-            _run(admin, DROP, name=compose.Identifier(name))
-            note = _swept_and_created(admin, name, locale)
-            _run(admin, NOTE, name=compose.Identifier(name), note=compose.Literal(note))
-        holder = psycopg.connect(server.conninfo(name), autocommit=True)
-    with holder:
-        row = holder.execute(NOTED).fetchone()
-        assert row is not None
+    there = _there(server, name)
+    if there is not None:
+        return there
+    with psycopg.connect(server.conninfo(), autocommit=True) as admin, _turn(admin):
         try:
-            yield name, row[0]
-        finally:
-            with suppress(psycopg.Error):  # the next one looks whether it is as new
-                _clear(holder)
+            _run(admin, DROP_UNUSED, name=compose.Identifier(name))
+        except psycopg.errors.ObjectInUse:
+            return None
+        note = _swept_and_created(admin, name, locale)
+        _run(admin, NOTE, name=compose.Identifier(name), note=compose.Literal(note))
+    return psycopg.connect(server.conninfo(name), autocommit=True)
 
 
 def _there(server: Server, name: str) -> psycopg.Connection[Any] | None:
@@ -243,10 +244,15 @@ def _there(server: Server, name: str) -> psycopg.Connection[Any] | None:
     query = compose.SQL(AS_NEW).format(
         more=compose.SQL(" OR ").join(more), most=compose.Literal(MOST)
     )
-    if holder.execute(query).fetchone() == (True,):
+    if _value(holder, query):
         return holder
     holder.close()
     return None
+
+
+def _value(conn: psycopg.Connection[Any], query: str | compose.Composed) -> Any:
+    row = conn.execute(query.encode() if isinstance(query, str) else query).fetchone()
+    return None if row is None else row[0]
 
 
 def _clear(holder: psycopg.Connection[Any]) -> None:
