@@ -574,6 +574,93 @@ def test_two_sandboxes_at_once_do_not_meet(database: Target, conn: psycopg.Conne
     assert left(cluster) == set()
 
 
+def names(cluster: Server, database: str) -> set[str]:
+    """What the users of a database have made in it."""
+    with psycopg.connect(cluster.conninfo(database)) as conn:
+        rows = conn.execute(
+            "SELECT oid::regclass::text FROM pg_class WHERE oid >= 16384"
+            " UNION SELECT oid::regprocedure::text FROM pg_proc WHERE oid >= 16384"
+            " UNION SELECT nspname FROM pg_namespace WHERE oid >= 16384"
+            " UNION SELECT extname FROM pg_extension WHERE oid >= 16384"
+            " UNION SELECT starelid::text FROM pg_statistic WHERE starelid >= 16384"
+        )
+        return {name for (name,) in rows}
+
+
+def test_sandboxes_in_a_series_use_one_database_and_leave_nothing_in_it(
+    database: Target, conn: psycopg.Connection, cluster: Server
+):
+    conn.execute("CREATE EXTENSION citext; CREATE SCHEMA first")
+    conn.execute("CREATE TABLE first.secrets (a int PRIMARY KEY, word citext)")
+    conn.execute("INSERT INTO first.secrets SELECT n, 'w' || n FROM generate_series(1, 900) AS n")
+    conn.execute("CREATE STATISTICS first.s ON a, word FROM first.secrets; ANALYZE")
+    planned, query = "CREATE INDEX i ON first.secrets (word)", "SELECT * FROM first.secrets"
+    with databases.in_series(cluster):
+        with sandboxed(database, planned, query) as sandbox:
+            sandbox.add(plan.parse(planned).creates[0])
+            used = left(cluster)
+            assert names(cluster, *used) >= {"first", "first.secrets", "first.i", "citext"}
+        assert names(cluster, *used) == set()
+        conn.execute("DROP SCHEMA first CASCADE; CREATE TABLE t (a int)")
+        with sandboxed(database, "", "SELECT * FROM t") as sandbox:
+            assert left(cluster) == used
+            assert "first" not in names(cluster, *used)
+            assert agrees(sandbox, conn, "SELECT * FROM t")
+            with pytest.raises(SandboxError, match="does not exist"):
+                sandbox.explain(query, ())
+        with sandboxed(database, "", "SELECT * FROM pg_class, t"):
+            assert len(left(cluster)) == 2  # its plans tell of the catalogs' sizes
+        with psycopg.connect(cluster.conninfo()) as other:
+            other.execute("SELECT 1")
+            with sandboxed(database, "", "SELECT * FROM t"):
+                assert left(cluster) == used  # nobody takes it for abandoned
+    assert left(cluster) == set()
+
+
+STAINS = [
+    "CREATE TABLE public.stain (a int)",
+    "CREATE FUNCTION pg_catalog.stain() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+    "CREATE CAST (bytea AS pg_ndistinct) WITHOUT FUNCTION",
+    "GRANT CREATE ON SCHEMA public TO PUBLIC",
+    "DROP SCHEMA public",
+    "SELECT lo_create(0)",
+    "ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO PUBLIC",
+    "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET work_mem = 64', current_database()); END $$",
+]
+
+
+@pytest.mark.parametrize("stain", STAINS)
+def test_a_database_that_is_not_as_new_is_not_used_again(
+    database: Target, conn: psycopg.Connection, cluster: Server, stain: str
+):
+    """As after a kill in the midst, or where a function of the target did what it should not."""
+    conn.execute("CREATE TABLE t (a int)")
+    with databases.in_series(cluster):
+        with sandboxed(database, "", "SELECT * FROM t") as sandbox:
+            (name,) = left(cluster)
+        with psycopg.connect(cluster.conninfo(name), autocommit=True) as admin:
+            before = admin.execute("SELECT oid FROM pg_database WHERE datname = %s", [name])
+            oid = before.fetchone()
+            admin.execute(stain.encode())
+        with sandboxed(database, "", "SELECT * FROM t") as sandbox:
+            assert agrees(sandbox, conn, "SELECT * FROM t")
+            with psycopg.connect(cluster.conninfo(name)) as admin:
+                after = admin.execute("SELECT oid FROM pg_database WHERE datname = %s", [name])
+                assert after.fetchone() != oid
+    assert left(cluster) == set()
+
+
+def test_two_at_once_in_a_series_do_not_meet(
+    database: Target, conn: psycopg.Connection, cluster: Server
+):
+    conn.execute("CREATE TABLE t (a int)")
+    with databases.in_series(cluster), sandboxed(database, "", "SELECT * FROM t") as one:
+        with sandboxed(database, "", "SELECT * FROM t") as two:
+            assert two.explain("SELECT * FROM t", ()).root.type == "Seq Scan"
+            assert len(left(cluster)) == 2
+        assert one.explain("SELECT * FROM t", ()).root.type == "Seq Scan"
+
+
 KILLED = """
 import sys
 from indexlab import catalog, sandbox, target, workload

@@ -219,6 +219,51 @@ def test_the_name_of_the_user_s_address_gives_way(database: Target):
         assert value(conn, "SHOW application_name") == "indexlab apply"
 
 
+def pid(conn: psycopg.Connection) -> int:
+    return conn.info.backend_pid
+
+
+def told(conn: psycopg.Connection, name: str) -> Any:
+    row = conn.execute("SELECT pg_catalog.current_setting(%s)", [name]).fetchone()
+    return None if row is None else row[0]
+
+
+def test_sessions_that_only_read_follow_each_other_on_one_connection(database: Target):
+    with target.reused():
+        with target.connect(database, read_only=True, purpose="first") as one:
+            one.execute("SET statement_timeout = '7s'; SET search_path = ''")
+            first = pid(one)
+        with target.connect(database, read_only=True, purpose="second") as two:
+            assert pid(two) == first
+            assert told(two, "application_name") == "indexlab second"
+            assert told(two, "default_transaction_read_only") == "on"
+            assert told(two, "statement_timeout") == "0"
+            assert told(two, "search_path") != ""
+            with target.connect(database, read_only=True) as beside:
+                assert pid(beside) != first
+        with target.connect(database) as writing:  # it may leave anything behind
+            assert pid(writing) != first
+            assert told(writing, "default_transaction_read_only") == "off"
+    assert one.closed
+    with target.connect(database, read_only=True) as three:
+        assert pid(three) != first
+
+
+def test_a_session_that_was_ended_or_is_in_a_transaction_is_not_used_again(database: Target):
+    with target.reused():
+        with target.connect(database, read_only=True) as one:
+            first = pid(one)
+        with psycopg.connect(database.conninfo, autocommit=True) as other:
+            other.execute("SELECT pg_terminate_backend(%s, 10000)", [first])
+        with target.connect(database, read_only=True) as two:
+            assert pid(two) != first
+            second = pid(two)
+            two.execute("BEGIN")
+        assert two.closed
+        with target.connect(database, read_only=True) as three:
+            assert pid(three) != second
+
+
 def test_an_error_within_closes_the_session(database: Target):
     with pytest.raises(psycopg.errors.DivisionByZero), target.connect(database) as conn:
         conn.execute("SELECT 1 / 0")

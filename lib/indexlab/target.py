@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote, urlencode
 
 import psycopg
 from psycopg import conninfo as libpq
+from psycopg import pq
+from psycopg import sql as compose
 
 from indexlab.errors import InputError, TargetError, Unreachable
 from indexlab.records import Record
@@ -131,8 +134,24 @@ def connect(
         TargetError: it is older than 12.
     """
     name = f"indexlab {purpose}".strip()
+    conn = _idle.taken(target, name) if read_only else None
+    if conn is None:
+        conn = _connected(target, name)
     try:
-        conn = psycopg.connect(
+        check_version(
+            conn.info.server_version, conn.info.parameter_status("server_version") or "unknown"
+        )
+        if read_only:
+            conn.execute("SET default_transaction_read_only = on")
+        yield conn
+    finally:
+        if not (read_only and _idle.kept(target, conn)):
+            conn.close()
+
+
+def _connected(target: Target, name: str) -> psycopg.Connection[Any]:
+    try:
+        return psycopg.connect(
             target.conninfo,
             autocommit=True,
             application_name=name,
@@ -141,13 +160,72 @@ def connect(
         )
     except psycopg.Error as error:
         raise Unreachable(_unreachable(target, error), may_pass=_may_pass(str(error))) from None
-    with conn:
-        check_version(
-            conn.info.server_version, conn.info.parameter_status("server_version") or "unknown"
-        )
-        if read_only:
-            conn.execute("SET default_transaction_read_only = on")
-        yield conn
+
+
+AS_NEW = "RESET ALL; SET application_name = {}"
+MOST_IDLE = 2
+
+
+class _Idle:
+    """Sessions that only read and that wait for the next who wants one."""
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._scopes = 0
+        self._kept: list[tuple[Target, psycopg.Connection[Any]]] = []
+
+    @contextmanager
+    def scope(self) -> Iterator[None]:
+        with self._guard:
+            self._scopes += 1
+        try:
+            yield
+        finally:
+            with self._guard:
+                self._scopes -= 1
+                left = [] if self._scopes else self._kept
+                self._kept = self._kept if self._scopes else []
+            for _, conn in left:
+                conn.close()
+
+    def taken(self, target: Target, name: str) -> psycopg.Connection[Any] | None:
+        """Hand out a session as if it were new, under another name."""
+        while (conn := self._next(target)) is not None:
+            try:
+                conn.execute(compose.SQL(AS_NEW).format(name), prepare=False)
+            except psycopg.Error:  # it was ended meanwhile
+                conn.close()
+            else:
+                return conn
+        return None
+
+    def _next(self, target: Target) -> psycopg.Connection[Any] | None:
+        with self._guard:
+            for place, (known, _) in enumerate(self._kept):
+                if known == target:
+                    return self._kept.pop(place)[1]
+        return None
+
+    def kept(self, target: Target, conn: psycopg.Connection[Any]) -> bool:
+        """Keep a session that is as it was, if that is asked for."""
+        fit = not conn.closed and conn.info.transaction_status == pq.TransactionStatus.IDLE
+        with self._guard:
+            fit = fit and self._scopes > 0 and len(self._kept) < MOST_IDLE
+            if fit:
+                self._kept.append((target, conn))
+        return fit
+
+
+_idle = _Idle()
+
+
+def reused() -> AbstractContextManager[None]:
+    """Let sessions that only read follow each other on one connection, instead of one for each.
+
+    To begin a session costs a server milliseconds, and the first queries of each cost more than
+    the later ones. At the end, all are closed.
+    """
+    return _idle.scope()
 
 
 def check_version(number: int, text: str) -> None:

@@ -234,6 +234,10 @@ def _local(jobs: int, dashboard: str, stack: ExitStack) -> Iterator[Any]:
             {
                 "distributed.scheduler.allowed-failures": 0,  # who failed is told, not tried again
                 "distributed.worker.memory.terminate": False,
+                # Watching themselves a hundred times a second is most of what idle workers do.
+                "distributed.worker.profile.enabled": False,
+                "distributed.admin.tick.interval": "1s",
+                "distributed.admin.system-monitor.interval": "10s",
             }
         )
     )

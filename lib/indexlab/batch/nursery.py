@@ -33,7 +33,7 @@ TELLING = 0.25
 """Seconds between two things that a task tells."""
 PARENT_DIED = 1
 """PR_SET_PDEATHSIG of prctl(2)."""
-PRELOADED = ("numpy",)
+PRELOADED = ("numpy", "numpy.random")
 """What the stages import on demand: once here, instead of in every child."""
 PRELOADED_FOR_REPORTS = ("papermill", "nbformat", "nbconvert", "jupyter_client", "nbclient")
 NEEDS_SERVERS = ("audit", "apply", "run")
@@ -68,6 +68,8 @@ class Nursery:
                         self._reap()
                     elif not self._hear():
                         self._end()
+                        if self._servers is not None:
+                            self._servers.close()
                         return
 
     def _hear(self) -> bool:
@@ -196,7 +198,7 @@ def _held_servers() -> ExitStack:
     """Hold the embedded servers that audits ask, so that they need not start for each.
 
     What a task makes on them is its own, and is gone with it: a transaction that is rolled back,
-    a database that is dropped.
+    a database in which everything is dropped.
     """
     from indexlab import embedded
     from indexlab.errors import EmbeddedError
@@ -205,7 +207,8 @@ def _held_servers() -> ExitStack:
     stack = ExitStack()
     with suppress(EmbeddedError):  # the audit says what that means
         stack.enter_context(embedded.server())
-        stack.enter_context(databases.cluster())
+        sandboxes = stack.enter_context(databases.cluster())
+        stack.enter_context(databases.in_series(sandboxes))
     return stack
 
 

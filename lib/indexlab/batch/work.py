@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -114,9 +115,14 @@ def _spec(reference: str) -> str:
 
 def _done(task: Task, spec: str, place: Path, tell: Tell) -> tuple[int, str]:
     """Run the stage; return its exit code and what there is to say."""
-    if not database.is_demo(spec):
-        with targets.connect(targets.resolve(spec), read_only=True, purpose="batch"):
-            pass  # who cannot be reached is told before a run is made
+    with targets.reused() if task.stage == "audit" else nullcontext():
+        if not database.is_demo(spec):
+            with targets.connect(targets.resolve(spec), read_only=True, purpose="batch"):
+                pass  # who cannot be reached is told before a run is made
+        return _staged(task, spec, place, tell)
+
+
+def _staged(task: Task, spec: str, place: Path, tell: Tell) -> tuple[int, str]:
     with tempfile.TemporaryDirectory(prefix="indexlab-inputs-") as private:
         options = Options(
             target=spec,

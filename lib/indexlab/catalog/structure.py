@@ -127,7 +127,8 @@ SELECT a.attrelid::bigint AS "table",
 """
 
 # The functions that are named, and those that their definitions name; rather too many of them.
-# Materialized, as else the definition is written anew for each function of the system.
+# Materialized, as else the definition is written anew for each function of the system; with the
+# first oid that users' objects get, as else all functions of the system are read for nothing.
 CALLED = """
 own AS MATERIALIZED (
     SELECT p.oid,
@@ -136,7 +137,8 @@ own AS MATERIALIZED (
       FROM pg_catalog.pg_proc AS p
       JOIN pg_catalog.pg_namespace AS n ON n.oid = p.pronamespace
       JOIN pg_catalog.pg_language AS l ON l.oid = p.prolang
-     WHERE p.prokind = 'f'
+     WHERE p.oid >= 16384
+       AND p.prokind = 'f'
        AND n.nspname NOT IN ('pg_catalog', 'information_schema')
 ), called AS (
     SELECT o.oid,

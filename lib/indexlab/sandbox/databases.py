@@ -2,10 +2,15 @@
 
 Whoever uses a sandbox is connected to its database for as long as he lives. So a database
 without a session is what a killed process left, and the next sandbox to be made drops it.
+
+To create a database is to create three hundred files. Where sandboxes follow each other, as in a
+batch, one database serves them all (`in_turn`): each drops what it has made, and the next one looks
+whether the database is as it was when it was new, or makes another.
 """
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -46,15 +51,68 @@ RECIPE = Recipe(
     disposable=True,
 )
 
+# That of a series is kept by the session that is named as it begins.
 ABANDONED = """
 SELECT d.datname
   FROM pg_catalog.pg_database AS d
  WHERE d.datname LIKE 'sandbox\\_%%'
    AND NOT EXISTS (SELECT
                      FROM pg_catalog.pg_stat_activity AS a
-                    WHERE a.datid = d.oid)
+                    WHERE a.datid = d.oid
+                       OR a.application_name = pg_catalog.split_part(d.datname, '.', 1))
  ORDER BY d.datname
 """
+OF_SERIES = """
+SELECT d.datname
+  FROM pg_catalog.pg_database AS d
+ WHERE pg_catalog.split_part(d.datname, '.', 1) = %s
+ ORDER BY d.datname
+"""
+NOTE = "COMMENT ON DATABASE {name} IS {note}"
+NOTED = """
+SELECT COALESCE(pg_catalog.shobj_description(d.oid, 'pg_database'), '')
+  FROM pg_catalog.pg_database AS d
+ WHERE d.datname = pg_catalog.current_database()
+"""
+CATALOGS = """
+SELECT c.relname
+  FROM pg_catalog.pg_class AS c
+  JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid AND a.attname = 'oid'
+ WHERE c.relnamespace = 'pg_catalog'::pg_catalog.regnamespace
+   AND c.relkind = 'r'
+   AND NOT c.relisshared
+ ORDER BY c.relname
+"""
+HOLDS_MORE = "EXISTS (SELECT FROM pg_catalog.{catalog} AS c WHERE c.oid >= 16384)"
+# Catalogs that have grown by what was dropped slow down whoever comes next.
+AS_NEW = """
+SELECT NOT ({more}
+            OR EXISTS (SELECT
+                         FROM pg_catalog.pg_db_role_setting AS s
+                        WHERE s.setdatabase = d.oid)
+            OR EXISTS (SELECT
+                         FROM pg_catalog.pg_stat_activity AS a
+                        WHERE a.datid = d.oid
+                          AND a.pid <> pg_catalog.pg_backend_pid()))
+       AND EXISTS (SELECT
+                     FROM pg_catalog.pg_namespace AS n
+                    WHERE n.nspname = 'public'
+                      AND n.nspacl::text
+                          = '{{pg_database_owner=UC/pg_database_owner,=U/pg_database_owner}}')
+       AND pg_catalog.pg_relation_size('pg_catalog.pg_attribute') < {most}
+       AND pg_catalog.pg_relation_size('pg_catalog.pg_depend') < {most}
+       AND pg_catalog.pg_relation_size('pg_catalog.pg_statistic') < {most}
+  FROM pg_catalog.pg_database AS d
+ WHERE d.datname = pg_catalog.current_database()
+"""
+MOST = 4 * 2**20
+"""Bytes of a catalog; after some hundred small schemas another database is made."""
+EXTENSIONS = "SELECT e.extname FROM pg_catalog.pg_extension AS e WHERE e.oid >= 16384 ORDER BY 1"
+SCHEMAS = "SELECT n.nspname FROM pg_catalog.pg_namespace AS n WHERE n.oid >= 16384 ORDER BY 1"
+DROP_OWNED = "DROP OWNED BY {role} CASCADE"
+DROP_EXTENSION = "DROP EXTENSION IF EXISTS {name} CASCADE"
+DROP_SCHEMA = "DROP SCHEMA IF EXISTS {name} CASCADE"
+QUIET = "SELECT pg_catalog.set_config('client_min_messages', 'error', false)"
 KNOWN_ROLE = "SELECT FROM pg_catalog.pg_roles AS r WHERE r.rolname = %s"
 CREATE_ROLE = "CREATE ROLE {role} LOGIN"
 CREATE = """
@@ -70,6 +128,7 @@ CREATE DATABASE {name}
 """
 PRIVATE = "REVOKE ALL ON DATABASE {name} FROM PUBLIC"
 DROP = "DROP DATABASE IF EXISTS {name} WITH (FORCE)"
+DROP_UNUSED = "DROP DATABASE IF EXISTS {name}"
 
 
 @contextmanager
@@ -88,27 +147,56 @@ def place() -> Path:
     return embedded.home() / "sandbox"
 
 
+_series = ""
+"""How the databases of this process are named, and of those that it forks."""
+
+
 @contextmanager
-def made(server: Server, locale: Locale, *, keep: bool) -> Iterator[tuple[str, str]]:
+def in_series(server: Server) -> Iterator[None]:
+    """Let the sandboxes of this process and its forks use one database, one after the other.
+
+    One that comes while another is open has a database of its own. At the end all are dropped.
+    """
+    global _series  # noqa: PLW0603 - what forks shall know
+    name = PREFIX + secrets.token_hex(6)
+    with psycopg.connect(server.conninfo(), autocommit=True, application_name=name) as keeper:
+        _series = name
+        try:
+            yield
+        finally:
+            _series = ""
+            with suppress(psycopg.OperationalError):  # the server is gone, and so is its home
+                for (left,) in keeper.execute(OF_SERIES, [name]).fetchall():
+                    _run(keeper, DROP, name=compose.Identifier(left))
+
+
+@contextmanager
+def made(
+    server: Server, locale: Locale, *, keep: bool, alone: bool = False
+) -> Iterator[tuple[str, str]]:
     """Make a database that orders text as the target does, and drop it at the end.
 
     Args:
         server: the sandboxes' server.
         locale: the target's.
         keep: do not drop it.
+        alone: take a new one, also within a series.
 
     Yields:
         Its name, and what its order lacks of the target's: empty where it is the same.
     """
+    if _series and not keep and not alone:
+        holder = _of_series(server, locale)
+        if holder is not None:
+            with holder:
+                yield holder.info.dbname, str(_value(holder, NOTED))
+                with suppress(psycopg.Error):  # the next one looks whether it is as new
+                    _clear(holder)
+            return
     name = (KEPT_PREFIX if keep else PREFIX) + secrets.token_hex(6)
     with psycopg.connect(server.conninfo(), autocommit=True) as admin:
         with _turn(admin):
-            for (left,) in admin.execute(ABANDONED).fetchall():
-                with suppress(psycopg.errors.ObjectInUse, psycopg.errors.UndefinedFile):
-                    _run(admin, DROP, name=compose.Identifier(left))
-            if admin.execute(KNOWN_ROLE, [ROLE]).fetchone() is None:
-                _run(admin, CREATE_ROLE, role=compose.Identifier(ROLE))
-            note = _create(admin, name, locale)
+            note = _swept_and_created(admin, name, locale)
             holder = psycopg.connect(server.conninfo(name), autocommit=True)
         try:
             with holder:
@@ -117,6 +205,64 @@ def made(server: Server, locale: Locale, *, keep: bool) -> Iterator[tuple[str, s
             if not keep:
                 with suppress(psycopg.OperationalError):  # the server is gone, and so is its home
                     _run(admin, DROP, name=compose.Identifier(name))
+
+
+def _swept_and_created(admin: psycopg.Connection[Any], name: str, locale: Locale) -> str:
+    for (left,) in admin.execute(ABANDONED).fetchall():
+        with suppress(psycopg.errors.ObjectInUse, psycopg.errors.UndefinedFile):
+            _run(admin, DROP, name=compose.Identifier(left))
+    if admin.execute(KNOWN_ROLE, [ROLE]).fetchone() is None:
+        _run(admin, CREATE_ROLE, role=compose.Identifier(ROLE))
+    return _create(admin, name, locale)
+
+
+def _of_series(server: Server, locale: Locale) -> psycopg.Connection[Any] | None:
+    """Open the database of the series, made anew if need be; None while another one uses it."""
+    name = f"{_series}.{hashlib.sha256(repr(locale).encode()).hexdigest()[:8]}"
+    there = _there(server, name)
+    if there is not None:
+        return there
+    with psycopg.connect(server.conninfo(), autocommit=True) as admin, _turn(admin):
+        try:
+            _run(admin, DROP_UNUSED, name=compose.Identifier(name))
+        except psycopg.errors.ObjectInUse:
+            return None
+        note = _swept_and_created(admin, name, locale)
+        _run(admin, NOTE, name=compose.Identifier(name), note=compose.Literal(note))
+    return psycopg.connect(server.conninfo(name), autocommit=True)
+
+
+def _there(server: Server, name: str) -> psycopg.Connection[Any] | None:
+    """Open a database of the series that is there and is as it was when it was new."""
+    try:
+        holder = psycopg.connect(server.conninfo(name), autocommit=True)
+    except psycopg.OperationalError:
+        return None
+    names = [row[0] for row in holder.execute(CATALOGS)]
+    template: Any = HOLDS_MORE
+    more = [compose.SQL(template).format(catalog=compose.Identifier(name)) for name in names]
+    query = compose.SQL(AS_NEW).format(
+        more=compose.SQL(" OR ").join(more), most=compose.Literal(MOST)
+    )
+    if _value(holder, query):
+        return holder
+    holder.close()
+    return None
+
+
+def _value(conn: psycopg.Connection[Any], query: str | compose.Composed) -> Any:
+    row = conn.execute(query.encode() if isinstance(query, str) else query).fetchone()
+    return None if row is None else row[0]
+
+
+def _clear(holder: psycopg.Connection[Any]) -> None:
+    """Drop all that was made in a database."""
+    holder.execute(QUIET)
+    _run(holder, DROP_OWNED, role=compose.Identifier(ROLE))
+    for (extension,) in holder.execute(EXTENSIONS).fetchall():
+        _run(holder, DROP_EXTENSION, name=compose.Identifier(extension))
+    for (schema,) in holder.execute(SCHEMAS).fetchall():
+        _run(holder, DROP_SCHEMA, name=compose.Identifier(schema))
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from indexlab.sizes.frequencies import QUANTILES, Keys, buckets, rows_of
 
@@ -144,6 +145,7 @@ def _pivot(shape: Shape, same: float, prefixes: Sequence[float], tuples: float) 
     return nearest if abs(total - nearest) < 0.05 else total
 
 
+@lru_cache(maxsize=1024)  # an audit sizes an index once to judge it and again to plant it
 def _fill(shape: Shape, keys: Keys, share: float) -> _Filled:
     """Fill pages with the tuples of such keys as `_bt_buildadd` does.
 
