@@ -143,6 +143,8 @@ def test_false_discoveries_are_controlled_as_the_paper_has_it(
         (("2:aa",), ("1:bb",), {}, ("rows differ", "not significant")),
         (("2:aa",), ("2:bb",), {}, ("values differ", "not significant")),
         (("2:aa",), ("2:bb",), {"volatile": True}, ("volatile", "faster")),
+        (("2:aa",), ("1:bb",), {"volatile": True}, ("volatile", "faster")),
+        (("2:aa",), ("2:aa",), {"volatile": True}, ("same", "faster")),
         (("200000:",), ("200000:",), {}, ("not compared", "faster")),
         ((), (), {}, ("not compared", "faster")),
     ],
@@ -186,6 +188,41 @@ def test_a_volatile_query_is_known_by_its_two_answers(database: Target) -> None:
     sampled = tuple(SampledQuery(query, ((),)) for query in queries)
     dice, one = benchmark.measure(database, sampled, rounds=1).series
     assert (dice.volatile, one.volatile) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("statement", "depends"),
+    [
+        ("SELECT 1 FROM t WHERE at > now() - interval '1 day'", True),
+        ("SELECT 1 FROM t WHERE day = CURRENT_DATE", True),
+        ("SELECT LOCALTIMESTAMP(3)", True),
+        ("SELECT 1 FROM t WHERE id IN (SELECT id FROM u WHERE day > 'yesterday'::date)", True),
+        ("SELECT pg_catalog.clock_timestamp()", True),
+        ("SELECT 'now', now FROM t WHERE at > $1 AND who = current_user", False),
+        ("SELECT '2026-01-01'::date, count(*) FROM t", False),
+    ],
+)
+def test_a_query_that_asks_for_the_time_is_known_by_its_text(statement: str, depends: bool) -> None:
+    assert answers.depends_on_the_moment(statement) is depends
+
+
+def test_what_a_query_of_the_last_hour_answers_later_is_no_wrong_answer(
+    database: Target, session: psycopg.Connection
+) -> None:
+    session.execute("CREATE TABLE t AS SELECT now() AS at")
+    query = workload.parse(
+        "-- name: recent\nSELECT at FROM t WHERE at > now() - interval '1 hour';"
+    ).queries[0]
+    sampled = (SampledQuery(query, ((),)),)
+    before = benchmark.measure(database, sampled, rounds=5)
+    session.execute("UPDATE t SET at = at - interval '2 hours'")  # as if they had passed
+    after = benchmark.measure(database, sampled, rounds=5)
+    found = compared(before, after)
+    assert (before.series[0].rows, after.series[0].rows) == (1, 0)
+    assert found.changes[0].answers == "volatile"
+    assert any("volatile results" in words for words in found.warnings)
+    assert not any("row counts differ" in words for words in found.warnings)
+    assert compared(before, before).changes[0].answers == "same"
 
 
 def test_data_that_changed_between_the_sides_is_found(

@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 from hashlib import blake2b
-from typing import Literal
+from typing import Any, Literal
 
+from postgast.pg_query_pb2 import SQLValueFunctionOp
 from psycopg import pq
+
+from indexlab import sql
 
 MAX_ROWS = 100_000
 """Of a larger answer only the number of rows is compared."""
 MAX_SETS = 5
 """Answers of so many sets of values are kept."""
+
+CHANGING = frozenset(
+    (
+        *("now", "transaction_timestamp", "statement_timestamp", "clock_timestamp", "timeofday"),
+        *("age", "random", "random_normal", "gen_random_uuid", "uuidv4", "uuidv7"),
+        *("pg_backend_pid", "txid_current", "pg_current_xact_id", "pg_current_snapshot"),
+    )
+)
+"""Functions whose value is another one in a later transaction or another session."""
+MOMENTS = frozenset(("now", "today", "tomorrow", "yesterday"))
+"""What a date or a time may be cast from."""
 
 Answers = Literal["same", "rows differ", "values differ", "volatile", "not compared"]
 
@@ -34,23 +48,45 @@ def digest(result: pq.abc.PGresult) -> str:
     return f"{rows}:{total % 2**64:016x}"
 
 
+def depends_on_the_moment(statement: str) -> bool:
+    """Return whether a statement asks for the time, the session or chance by itself; pure.
+
+    Such as `at > now() - interval '1 day'`: an hour later, the same rows give another answer. What
+    a view or a function asks for is not seen.
+
+    Args:
+        statement: one, with numbered placeholders.
+    """
+    (parsed,) = sql.parse(statement, "the query")
+    asked = sql.nodes(parsed.tree, "FuncCall", "SQLValueFunction", "TypeCast")
+    return any(map(_changes, asked))
+
+
+def _changes(node: Any) -> bool:
+    match node.DESCRIPTOR.name:
+        case "FuncCall":
+            return str(node.funcname[-1].string.sval) in CHANGING
+        case "SQLValueFunction":
+            return bool(node.op < SQLValueFunctionOp.SVFOP_CURRENT_ROLE)  # before it, all ask for times
+        case _:
+            return str(node.arg.a_const.sval.sval).strip().lower() in MOMENTS
+
+
 def compared(before: tuple[str, ...], after: tuple[str, ...], *, is_volatile: bool) -> Answers:
     """Compare the answers of both sides, set of values by set of values; pure.
 
     Args:
         before: digests of the first sets of values; empty for writes.
         after: the same of the other side.
-        is_volatile: a side has given two answers to one question.
+        is_volatile: a side has given two answers to one question, or depends on the moment.
     """
     pairs = list(zip(before, after, strict=False))
     if not pairs:
         return "not compared"
-    if is_volatile:
-        return "volatile"
     counts = [(a.partition(":")[0], b.partition(":")[0]) for a, b in pairs]
-    if any(a != b for a, b in counts):
-        return "rows differ"
     hashed = [(a, b) for a, b in pairs if not a.endswith(":")]
+    if any(a != b for a, b in counts):
+        return "volatile" if is_volatile else "rows differ"
     if any(a != b for a, b in hashed):
-        return "values differ"
+        return "volatile" if is_volatile else "values differ"
     return "same" if len(hashed) == len(pairs) else "not compared"

@@ -15,7 +15,7 @@ from psycopg import pq, sql
 
 from indexlab import explain
 from indexlab.benchmark import sessions
-from indexlab.benchmark.answers import MAX_SETS, digest
+from indexlab.benchmark.answers import MAX_SETS, depends_on_the_moment, digest
 from indexlab.benchmark.cache import Evictor
 from indexlab.benchmark.series import Sample, Series
 from indexlab.errors import InputError, TargetError
@@ -286,7 +286,8 @@ class Runner:
             steady=self.steady,
             limit_ms=self.timeout * 1000 if self.is_given_up else None,
             answers=tuple(min(self.seen[number]) for number in sorted(self.seen)),
-            volatile=any(len(answers) > 1 for answers in self.seen.values()),
+            volatile=any(len(answers) > 1 for answers in self.seen.values())
+            or depends_on_the_moment(query.statement),
             hot_share=hot,
             wal_bytes=float(median(wal)) if wal else None,
         )

@@ -70,7 +70,8 @@ class Series(Record):
     answers: tuple[str, ...] = ()
     """Of a read's first sets of values: number of rows and hash of each answer."""
     volatile: bool = False
-    """One set of values got two different answers on one side."""
+    """One set of values got two different answers on one side, or the text asks for the time, the
+    session or chance: then another answer of the other side says nothing."""
     hot_share: float | None = None
     """Of the rows that a write updated: which part was a heap-only tuple; None without updates."""
     wal_bytes: float | None = None
