@@ -132,13 +132,16 @@ class Applied(Record):
                 units.duration(item.seconds) if item.attempts else "",
                 units.size(item.bytes) if item.bytes else "",
                 item.attempts or "",
-                "\n".join(item.waited_for),
-                " ".join(filter(None, (item.error, item.note))),
+                "\n".join(
+                    filter(
+                        None, (item.error, item.note, *(f"waited for {w}" for w in item.waited_for))
+                    )
+                ),
                 display.sql(item.statement),
             )
             for item in self.outcomes
         ]
-        columns = ("index", "outcome", "time", "size", "attempts", "waited for", "why", "statement")
+        columns = ("index", "outcome", "time", "size", "attempts", "why", "statement")
         shown = display.table(
             columns, rows, caption=self.headline, numeric=("time", "size", "attempts")
         )

@@ -67,7 +67,9 @@ def _changes(node: Any) -> bool:
         case "FuncCall":
             return str(node.funcname[-1].string.sval) in CHANGING
         case "SQLValueFunction":
-            return bool(node.op < SQLValueFunctionOp.SVFOP_CURRENT_ROLE)  # before it, all ask for times
+            return bool(
+                node.op < SQLValueFunctionOp.SVFOP_CURRENT_ROLE
+            )  # before it, all ask for times
         case _:
             return str(node.arg.a_const.sval.sval).strip().lower() in MOMENTS
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -25,6 +26,9 @@ from indexlab.cli.terminal import Terminal, working
 
 if TYPE_CHECKING:
     from indexlab.pipeline import Options
+
+DEMO_WRITERS = 100
+"""Writes per second beside the builds of the demo, far below what a server takes."""
 
 
 @click.command()
@@ -75,7 +79,7 @@ def demo(rows: int | None, **given: Any) -> int:
 
     target = "demo" if rows is None else f"demo:{rows}"
     given |= {"target": target, "plan": "", "workload": "", "execute": True, "no_report": False}
-    chosen = options.read(given, "demo")
+    chosen = replace(options.read(given, "demo"), settings=f"watch_writers={DEMO_WRITERS}")
     with (
         working(chosen) as pipeline,
         database.opened(target, fresh=True, progress=pipeline.tell),
