@@ -9,9 +9,11 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from psycopg.conninfo import make_conninfo
 
-from indexlab import apply, plan
+from indexlab import apply, plan, target
 from indexlab.apply import (
+    ApplyRefused,
     Event,
     Settings,
     Window,
@@ -487,6 +489,36 @@ def test_the_size_is_estimated_before_it_begins(scene) -> None:
 
 def entries(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_a_materialized_view_gets_no_constraint_and_loses_what_a_run_built(scene) -> None:
+    scene.db.execute("CREATE MATERIALIZED VIEW core.mv AS SELECT id FROM core.bookings")
+    text = "CREATE UNIQUE INDEX u ON core.mv (id);"
+    with pytest.raises(ApplyRefused, match="a materialized view has none"):
+        scene.run(text, attach_constraint=True)
+    applied = scene.run(text)
+    assert words(applied) == ["built"]
+    assert words(apply.rollback(scene.target, applied.outcomes, execute=True)) == ["dropped"]
+
+
+def test_what_was_built_on_a_table_that_its_owner_may_not_read_is_taken_back(scene) -> None:
+    user = f"blind_{scene.db.info.dbname}"
+    scene.db.execute(
+        f"""
+        CREATE ROLE {user} LOGIN;
+        GRANT ALL ON SCHEMA core TO {user};
+        ALTER TABLE core.bookings OWNER TO {user};
+        ALTER TABLE core.bookings FORCE ROW LEVEL SECURITY;
+        ALTER TABLE core.bookings ENABLE ROW LEVEL SECURITY;
+        ALTER ROLE {user} SET row_security = off;
+        """.encode()
+    )
+    scene.target = target.resolve(make_conninfo(scene.conninfo, user=user), {})
+    text = "CREATE INDEX e ON core.bookings ((id % 7)) WHERE id > 3;"
+    applied = scene.run(text)
+    assert words(applied) == ["built"]
+    assert words(apply.rollback(scene.target, applied.outcomes, execute=True)) == ["dropped"]
+    assert scene.indexes() == {}
 
 
 def test_the_journal_tells_intent_and_outcome(scene, tmp_path: Path) -> None:

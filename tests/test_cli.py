@@ -20,6 +20,8 @@ import psycopg
 import pytest
 
 from indexlab import embedded
+from indexlab.cli import terminal
+from indexlab.progress import About
 from indexlab.sandbox import databases
 
 if TYPE_CHECKING:
@@ -791,3 +793,20 @@ def test_a_terminal_has_one_line_for_each_step_that_changes_in_place(
     assert "\x1b[1A" in drawn, "the lines are drawn over"
     assert b"\x1b" not in told
     assert b"built    shop.one" in told
+
+
+def test_a_log_of_a_night_is_not_flooded(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = [1000.0]
+    monkeypatch.setattr(terminal.time, "monotonic", lambda: clock[0])
+    with terminal.Terminal() as log:
+        for second in range(8 * 3600):
+            log.tell(About("core.i", f"core.i: pause the window opens in {second} s"))
+            clock[0] += 1
+        log.tell(About("core.i", "core.i: start CREATE INDEX", lasting=True))
+        log.tell(About("core.i", "core.i: built 8.00 kB in 7 ms", lasting=True))
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[:3] == [f"core.i: pause the window opens in {second} s" for second in range(3)]
+    assert 100 < len(lines) < 200
+    assert lines[-2:] == ["core.i: start CREATE INDEX", "core.i: built 8.00 kB in 7 ms"]

@@ -11,7 +11,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from psycopg.conninfo import conninfo_to_dict
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from indexlab import target
 from indexlab.errors import InputError, TargetError, Unreachable
@@ -280,6 +280,36 @@ def test_a_read_only_session_refuses_to_write(database: Target, statement: str):
         with pytest.raises(psycopg.errors.ReadOnlySqlTransaction), conn.transaction():
             conn.execute(statement.encode())
         assert value(conn, "SELECT count(*) FROM u") == 0
+
+
+def of_the_role(conninfo: str, *settings: str) -> Target:
+    """Make a role with settings, and return how it connects; the superuser's role stays as it is."""
+    name = f"strict_{conninfo_to_dict(conninfo)['dbname']}"
+    with psycopg.connect(conninfo, autocommit=True) as conn:
+        conn.execute(f"CREATE ROLE {name} LOGIN SUPERUSER".encode())
+        for setting in settings:
+            conn.execute(f"ALTER ROLE {name} SET {setting}".encode())
+    return target.resolve(make_conninfo(conninfo, user=name), {})
+
+
+def test_no_timeout_of_the_role_ends_a_session_that_reads(database: Target):
+    strict = of_the_role(
+        database.conninfo,
+        *("statement_timeout = 20", "idle_session_timeout = 20", "lock_timeout = 20"),
+        *("transaction_timeout = 20", "idle_in_transaction_session_timeout = 20"),
+    )
+    with target.connect(strict, read_only=True) as conn:
+        with conn.transaction():
+            conn.execute("SELECT pg_sleep(0.05)")
+        assert value(conn, "SHOW idle_session_timeout") == "0"
+        assert value(conn, "SHOW lock_timeout") == "0"
+
+
+def test_moments_are_read_whatever_the_style_of_the_role(database: Target):
+    strict = of_the_role(database.conninfo, "DateStyle = 'German, DMY'", "IntervalStyle = iso_8601")
+    with target.connect(strict) as conn:
+        assert value(conn, "SELECT '01.02.2026 10:00+00'::timestamptz").month == 2
+        assert value(conn, "SELECT '1 day 2 seconds'::interval").total_seconds() == 86402
 
 
 def test_the_server_says_who_it_is(database: Target):

@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, LiteralString
 from urllib.parse import quote, urlencode
 
 import psycopg
 from psycopg import conninfo as libpq
-from psycopg import pq
 from psycopg import sql as compose
+from psycopg.pq import TransactionStatus
 
 from indexlab.errors import InputError, TargetError, Unreachable
 from indexlab.records import Record
@@ -126,7 +126,8 @@ def connect(
 
     Args:
         target: from `resolve`.
-        read_only: the session refuses to write, unless a statement itself lifts that.
+        read_only: the session refuses to write, unless a statement itself lifts that; and no
+            timeout of the role or the database ends it.
         purpose: follows `indexlab` in application_name, where a DBA sees it.
 
     Raises:
@@ -141,9 +142,15 @@ def connect(
         check_version(
             conn.info.server_version, conn.info.parameter_status("server_version") or "unknown"
         )
-        if read_only:
-            conn.execute("SET default_transaction_read_only = on")
-        yield conn
+        own = _own_settings(conn, read_only=read_only)
+        if own:
+            conn.execute(_each("SET {} = {}", *own.items()))
+        try:
+            yield conn
+        finally:  # a pool may hand the session to somebody else
+            if own and not conn.closed and conn.info.transaction_status == TransactionStatus.IDLE:
+                with suppress(psycopg.Error):
+                    conn.execute(_each("RESET {}", *((name,) for name in own)))
     finally:
         if not (read_only and _idle.kept(target, conn)):
             conn.close()
@@ -208,7 +215,7 @@ class _Idle:
 
     def kept(self, target: Target, conn: psycopg.Connection[Any]) -> bool:
         """Keep a session that is as it was, if that is asked for."""
-        fit = not conn.closed and conn.info.transaction_status == pq.TransactionStatus.IDLE
+        fit = not conn.closed and conn.info.transaction_status == TransactionStatus.IDLE
         with self._guard:
             fit = fit and self._scopes > 0 and len(self._kept) < MOST_IDLE
             if fit:
@@ -226,6 +233,41 @@ def reused() -> AbstractContextManager[None]:
     the later ones. At the end, all are closed.
     """
     return _idle.scope()
+
+
+STYLES = {"DateStyle": "ISO", "IntervalStyle": "postgres"}
+"""How the driver reads moments; of a date that is written, the order of day and month stays."""
+# A role may have timeouts as its application needs them; the kit bounds by itself what may take long.
+UNTIMED = {
+    "lock_timeout": 0,
+    "statement_timeout": 0,
+    "idle_in_transaction_session_timeout": 0,
+    "idle_session_timeout": 140000,
+    "transaction_timeout": 170000,
+}
+"""What may end a session or its statements, by the version that it came with."""
+
+
+def _own_settings(conn: psycopg.Connection[Any], *, read_only: bool) -> dict[str, str]:
+    info = conn.info
+    own = {
+        name: style
+        for name, style in STYLES.items()
+        if not (info.parameter_status(name) or style).startswith(style)
+    }
+    if read_only:
+        known = (name for name, since in UNTIMED.items() if info.server_version >= since)
+        own |= dict.fromkeys(known, "0") | {"default_transaction_read_only": "on"}
+    return own
+
+
+def _each(statement: LiteralString, *words: tuple[str, ...]) -> compose.Composed:
+    """Write a statement for each of these settings and their values."""
+    each = (
+        compose.SQL(statement).format(compose.Identifier(name), *map(compose.Literal, value))
+        for name, *value in words
+    )
+    return compose.SQL("; ").join(each)
 
 
 def check_version(number: int, text: str) -> None:

@@ -338,6 +338,8 @@ def _family(catalog: Catalog, table: Relation) -> int:
 def _unconstrainable(wanted: Index, relation: Relation) -> str:
     if relation.kind == "partitioned table":
         return "the server takes no index of a partitioned table for one"
+    if relation.kind == "materialized view":
+        return "a materialized view has none"
     if wanted.predicate is not None:
         return "it is partial"
     if not all(key.column for key in wanted.keys):
@@ -403,7 +405,7 @@ def _protections(catalog: Catalog, index: Index, *, own: bool = False) -> Iterat
         yield f"it belongs to the extension {index.extension!r}"
     if index.oid and not own and catalog.relation(index.oid).kind == "partitioned index":
         yield "it is partitioned and cannot be dropped CONCURRENTLY, drop it by hand"
-    if _refreshes(catalog, index):
+    if not own and _refreshes(catalog, index):
         yield "REFRESH MATERIALIZED VIEW CONCURRENTLY needs it, no other unique index would do"
 
 

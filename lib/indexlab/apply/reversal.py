@@ -9,7 +9,7 @@ from indexlab import sql
 from indexlab.apply.foreseen import Foreseen
 from indexlab.apply.outcomes import Outcome
 from indexlab.apply.steps import Step
-from indexlab.catalog import Catalog, Unresolved
+from indexlab.catalog import Catalog, Index, Unresolved
 from indexlab.plan import CommentOnIndex, CreateIndex, DropIndex, IndexDef, IndexPlan
 from indexlab.sql import RelationName
 
@@ -70,8 +70,8 @@ def _reverse(foreseen: Foreseen, outcome: Outcome) -> Step | None:
         return foreseen.create(created, again=True)
     name = RelationName(created.index.table.schema, created.index.name or "")
     statement_ = DropIndex((name,), outcome.undo, 1, concurrently=True, if_exists=True)
-    index, wanted = foreseen.index(name), foreseen.catalog.wanted(created.index)
-    if index is not None and (isinstance(wanted, Unresolved) or not index.equals(wanted)):
+    index = foreseen.index(name)
+    if index is not None and not _is_still(foreseen.catalog, index, outcome.definition):
         why = f"left alone, it is no longer what was built: {index.definition}"
         return Step(name, created.index.table, "skip", outcome.undo, statement_, why)
     if undo.kind == "alter_table_stmt" and index is not None and index.constraint is None:
@@ -79,6 +79,18 @@ def _reverse(foreseen: Foreseen, outcome: Outcome) -> Step | None:
         return Step(name, created.index.table, "skip", outcome.undo, statement_, why)
     step = foreseen.drop(statement_, name, own=True)
     return replace(step, action="skip") if step.action == "refuse" and not step.forbidden else step
+
+
+def _is_still(catalog: Catalog, index: Index, definition: str) -> bool:
+    """Return whether an index is what a definition made.
+
+    The words are compared where the server cannot be asked about expressions, as on a table that its
+    owner may not read.
+    """
+    wanted = catalog.wanted(_create(definition).index)
+    return index.definition == definition or (
+        not isinstance(wanted, Unresolved) and index.equals(wanted)
+    )
 
 
 def _create(definition: str) -> CreateIndex:

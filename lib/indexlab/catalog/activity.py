@@ -197,12 +197,13 @@ SELECT f.name,
            AND (s.setdatabase = 0 OR d.datname = pg_catalog.current_database())
          UNION ALL
         SELECT g.name,
-               g.setting || 'ms',
+               g.reset_val || 'ms', -- the kit's session itself has none
                NULL,
                NULL,
                5
           FROM pg_catalog.pg_settings AS g
-         WHERE g.source = 'configuration file') AS f
+         WHERE g.source IN ('configuration file', 'session')
+           AND g.reset_val <> g.boot_val) AS f
  WHERE f.name IN ('lock_timeout', 'statement_timeout', 'transaction_timeout')
  ORDER BY f.name, f.place
 """

@@ -183,6 +183,9 @@ SELECT c.oid::bigint AS oid,
        pg_catalog.pg_has_role(c.relowner, 'USAGE') AS owned,
        CASE WHEN c.relkind IN ('r', 'p', 'm', 'v', 'f')
             THEN COALESCE(pg_catalog.has_table_privilege(c.oid, 'SELECT'), false)
+                 -- With row_security off, a policy is an error instead of a filter.
+                 AND (pg_catalog.current_setting('row_security')::bool
+                      OR NOT pg_catalog.row_security_active(c.oid))
             ELSE true
        END AS readable,
        c.relpersistence = 'u' AS unlogged,

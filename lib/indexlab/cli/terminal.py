@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -15,8 +16,28 @@ if TYPE_CHECKING:
 
 PLAIN_SECONDS = 1.0
 PLAIN_WAIT_SECONDS = 5.0
+PLAIN_GROWTH = 0.1
+PLAIN_LONGEST_SECONDS = 300.0
+"""A plain line that goes on the same is told again after a tenth of the time that it has lasted, so
+that a log of a night holds hundreds of them at most."""
+NUMBERS = re.compile(r"\d[\d.,:]*")
 BAR = 12
 """Characters of a bar."""
+
+
+class _Told(NamedTuple):
+    """A plain line about a topic."""
+
+    head: str
+    at: float
+    """When it was told."""
+    since: float
+    """When the first of its shape was."""
+
+
+def _shape(line: str) -> str:
+    """Take the numbers out of a line."""
+    return NUMBERS.sub("", line)
 
 
 class Terminal:
@@ -28,7 +49,7 @@ class Terminal:
     def __init__(self) -> None:
         self._live: Any = None
         self._lines: Any = None
-        self._told: dict[str, tuple[str, float]] = {}
+        self._told: dict[str, _Told] = {}
 
     def __enter__(self) -> Terminal:
         if sys.stderr.isatty():
@@ -75,13 +96,16 @@ class Terminal:
             return
         topic = text.topic if isinstance(text, About) else ""
         lasting = isinstance(text, About) and text.lasting
-        before, at = self._told.get(topic, ("", -PLAIN_SECONDS))
         shown, now = clean(text), time.monotonic()
+        before = self._told.get(topic, _Told("", -PLAIN_WAIT_SECONDS, now))
         # A line about who is waited for differs from second to second in the age only.
-        new = shown.partition(";")[0] != before
-        if (lasting and new) or now - at >= (PLAIN_WAIT_SECONDS if lasting else PLAIN_SECONDS):
+        head = shown.partition(";")[0]
+        since = before.since if _shape(head) == _shape(before.head) else now
+        least = PLAIN_WAIT_SECONDS if lasting else PLAIN_SECONDS
+        pause = max(least, min((now - since) * PLAIN_GROWTH, PLAIN_LONGEST_SECONDS))
+        if (lasting and head != before.head) or now - before.at >= pause:
             click.echo(shown, err=True)
-            self._told[topic] = shown.partition(";")[0], now
+            self._told[topic] = _Told(head, now, since)
 
     def _drawn(self, lines: Iterable[tuple[str, float | None]]) -> Any:
         from rich.console import Group

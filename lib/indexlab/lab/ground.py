@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import time
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +17,7 @@ from indexlab import target as targets
 from indexlab.audit import Audit
 from indexlab.benchmark import Measurement, Writers
 from indexlab.catalog import Catalog
+from indexlab.errors import TargetError
 from indexlab.lab.inputs import Resolutions
 from indexlab.plan import IndexPlan
 from indexlab.planning import Planner, Weighed
@@ -24,6 +26,10 @@ from indexlab.redaction import Veil
 from indexlab.runs import Json, Run
 from indexlab.target import Server, Target
 from indexlab.workload import Workload
+
+LOCK_WAIT = "SET lock_timeout = '2s'"
+LOCKED_SECONDS = 60.0
+"""How long a locked table may keep the catalog from being read."""
 
 
 class Ground:
@@ -87,12 +93,31 @@ class Ground:
         """The audit by the rules alone."""
         if self._read is None:
             self._progress.tell("reading the catalog")
-            with self._reader() as conn, self._reader() as other:
-                self._read = auditing.read(
-                    conn, self.plan, self.workload, resolve=self.resolve, other=other
-                )
+            self._read = self._read_unlocked()
             self._veil.learn_catalog(self._read[0])
         return self._read
+
+    def _read_unlocked(self) -> tuple[Catalog, Audit]:
+        """Read and audit, again while a lock of another session keeps the catalog from it.
+
+        Raises:
+            TargetError: it has been kept for too long.
+        """
+        deadline = time.monotonic() + LOCKED_SECONDS
+        while True:
+            try:
+                with self._reader() as conn, self._reader() as other:
+                    conn.execute(LOCK_WAIT)
+                    return auditing.read(
+                        conn, self.plan, self.workload, resolve=self.resolve, other=other
+                    )
+            except psycopg.errors.LockNotAvailable:
+                if time.monotonic() > deadline:
+                    raise TargetError(
+                        "another session keeps a table locked, so that the catalog cannot be read: "
+                        "wait for its end and run again"
+                    ) from None
+                self._progress.tell("another session has locked a table: reading again")
 
     def _judged(self) -> tuple[Catalog, Weighed]:
         """The audit, after the workload has been planned."""

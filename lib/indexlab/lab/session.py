@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from types import FunctionType
 from typing import Any
 
+import psycopg
+
 from indexlab.charts import Chart
+from indexlab.errors import TargetError
 from indexlab.lab.applying import Applying
 from indexlab.lab.exploring import Exploring
 from indexlab.lab.measuring import Measuring
@@ -21,6 +25,20 @@ class Lab(Exploring, Applying, Measuring):
     """What a session works on; `open_lab` makes one."""
 
 
+@contextmanager
+def _answered() -> Iterator[None]:
+    """Say of a server that ends a session or a statement what it says.
+
+    Raises:
+        TargetError: it does.
+    """
+    try:
+        yield
+    except (psycopg.OperationalError, psycopg.InternalError) as error:
+        said = error.diag.message_primary or str(error).partition("\n")[0]
+        raise TargetError(f"the server has not answered to the end: {said}") from error
+
+
 def _handing_out(name: str, verb: Callable[..., Any]) -> Callable[..., Any]:
     """Let a verb hand out only what may be seen, and keep the charts that it draws."""
 
@@ -30,7 +48,7 @@ def _handing_out(name: str, verb: Callable[..., Any]) -> Callable[..., Any]:
             return verb(lab, *given, **options)
         lab._busy = True
         try:
-            with lab._veil.errors():
+            with lab._veil.errors(), _answered():
                 raw = verb(lab, *given, **options)
         finally:
             lab._busy = False
