@@ -229,7 +229,10 @@ class Pipeline:
         benchmark.
         """
         out = self.options.out
-        measures = bool(self._inputs.workload.executable)
+        measures = any(
+            query.kind == "read" or self._is_disposable()
+            for query in self._inputs.workload.executable
+        )
         summary = _Summary(self.options, self._spec())
         with summary.kept(Run(out)):
             with summary.stage("audit"):
@@ -283,8 +286,11 @@ class Pipeline:
 
     def _interleaves(self) -> bool:
         """Whether both sides can be measured after the build."""
-        disposable = self.options.disposable or self._inputs.target is None
-        return disposable and self.options.mode != "one side" and not self._inputs.plan.drops
+        mode = self.options.mode
+        return self._is_disposable() and mode != "one side" and not self._inputs.plan.drops
+
+    def _is_disposable(self) -> bool:
+        return self.options.disposable or self._inputs.target is None
 
     def _drop_replaced(self, summary: _Summary, *, measured: bool) -> None:
         """Drop what the plan has replaced, where that is asked for and no query became slower."""
