@@ -22,6 +22,7 @@ from indexlab.benchmark import (
     sessions,
 )
 from indexlab.benchmark.rounds import Unit
+from indexlab.errors import InputError
 from indexlab.target import Server, Target
 from indexlab.workload import SampledQuery
 
@@ -98,6 +99,20 @@ def test_measurements_of_an_earlier_version_have_no_controls_and_say_so() -> Non
     found = compared(bare, bare)
     assert found.drift.verdict == "unknown"
     assert "is not seen" in str(found.drift)
+
+
+def test_the_headline_is_made_of_the_ratios_of_its_queries() -> None:
+    """Also where a drift was corrected: what the machine did is no gain of the whole either."""
+    before = measured(series("a", noisy(1, 10)), series("b", noisy(2, 100)))
+    after = measured(series("a", noisy(3, 5.6)), series("b", noisy(4, 28)), control=1.12)
+    found = compared(before, after)
+    assert found.drift.verdict == "corrected"
+    headline, gain = found.headline, benchmark.gain(found, found.headline)
+    assert headline.ratio == pytest.approx(headline.before_ms / headline.after_ms)
+    assert headline.ratio == pytest.approx(110 / (10 * 0.5 + 100 * 0.25), rel=0.02)
+    left = sum(one.before_ms * one.ratio for one in found.changes) / headline.before_ms
+    assert gain.times == pytest.approx(1 / left)
+    assert gain.low < gain.times < gain.high
 
 
 # Chance
@@ -285,6 +300,53 @@ def test_a_query_of_the_baseline_that_fails_now_is_a_result_and_no_end(
     assert [change.query for change in compared(before, after).changes] == ["one"]
 
 
+def test_a_parameter_without_a_type_is_named_with_what_to_do(database: Target) -> None:
+    text = "-- name: q\n-- param who: SELECT 1\nSELECT 1 WHERE :who IS NULL;"
+    query = workload.parse(text).queries[0]
+    with pytest.raises(InputError, match=r"type of parameter :who; say what type .* :name::bigint"):
+        benchmark.measure(database, (SampledQuery(query, (("1",),)),))
+
+
+def test_what_can_be_said_where_every_query_fails_on_one_side(
+    database: Target, session: psycopg.Connection
+) -> None:
+    session.execute("CREATE TABLE t (x int)")
+    query = workload.parse("-- name: q\nSELECT x FROM t;").queries[0]
+    session.execute("DROP TABLE t")
+    found = benchmark.measure(
+        database, (SampledQuery(query, ((),)),), rounds=1, tolerated=frozenset(["q"])
+    )
+    assert [failure.query for failure in found.failed] == ["q"]
+    assert (found.series, found.controls) == ((), ())
+
+
+def test_writes_alone_are_nothing_to_measure_where_they_may_not_run(
+    database: Target, session: psycopg.Connection
+) -> None:
+    session.execute("CREATE TABLE t (x int)")
+    query = workload.parse("-- name: w\nINSERT INTO t VALUES (1);").queries[0]
+    with pytest.raises(
+        InputError, match="there is no query to run: writes are run on a disposable"
+    ):
+        benchmark.measure(database, (SampledQuery(query, ((),)),))
+
+
+def test_the_limit_of_a_query_is_not_that_of_the_kit(
+    database: Target, session: psycopg.Connection
+) -> None:
+    """A thousandth of a second is too short for the catalog, for a plan, and to hide an index."""
+    session.execute("CREATE TABLE t AS SELECT g FROM generate_series(1, 200000) AS g")
+    session.execute("CREATE INDEX t_g ON t (g)")
+    text = "-- name: slow\nSELECT count(*), pg_sleep(1) FROM t;"
+    sampled = tuple(SampledQuery(query, ((),)) for query in workload.parse(text).queries)
+    alone = benchmark.measure(database, sampled, statement_timeout=0.001)
+    sides = benchmark.interleave(database, sampled, [("public", "t_g")], statement_timeout=0.001)
+    for found in (alone, *sides):
+        assert found.series[0].given_up
+        assert found.series[0].explain.root.type == "Aggregate"
+        assert found.settings
+
+
 # What happened in between
 
 
@@ -455,7 +517,7 @@ def test_the_same_measurement_on_a_server_that_was_replaced(database: Target) ->
 def test_an_interrupt_before_the_wait_leaves_nothing_running(
     session: psycopg.Connection, database: Target
 ) -> None:
-    with sessions.opened(database, 60, read_only=True) as conn:
+    with sessions.opened(database, read_only=True) as conn:
         pid = conn.info.backend_pid
         with pytest.raises(KeyboardInterrupt), conn.transaction(), sessions._settled(conn):
             conn.pgconn.send_query(b"SELECT pg_sleep(60)")

@@ -229,7 +229,10 @@ class Pipeline:
         benchmark.
         """
         out = self.options.out
-        measures = bool(self._inputs.workload.executable)
+        measures = any(
+            query.kind == "read" or self._is_disposable()
+            for query in self._inputs.workload.executable
+        )
         summary = _Summary(self.options, self._spec())
         with summary.kept(Run(out)):
             with summary.stage("audit"):
@@ -287,9 +290,11 @@ class Pipeline:
         What the plan drops cannot be brought back for a while, and an index that was there before
         goes with the partitioned one that it is attached to.
         """
-        disposable = self.options.disposable or self._inputs.target is None
         changes = self._inputs.plan.drops or _adopts(audit)
-        return disposable and self.options.mode != "one side" and not changes
+        return self._is_disposable() and self.options.mode != "one side" and not changes
+
+    def _is_disposable(self) -> bool:
+        return self.options.disposable or self._inputs.target is None
 
     def _drop_replaced(self, summary: _Summary, *, measured: bool) -> None:
         """Drop what the plan has replaced, where that is asked for and no query became slower."""

@@ -392,6 +392,8 @@ def _sampler_rows(
             ]
     except psycopg.Error as error:
         reason = error.diag.message_primary or str(error)
+        if isinstance(error, psycopg.errors.QueryCanceled):
+            reason += "; let it read less, such as by TABLESAMPLE or LIMIT"
         raise InputError(f"{label} fails: {reason}", source=source, line=sampler.line) from None
     if not rows:
         raise InputError(

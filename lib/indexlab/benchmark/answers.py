@@ -5,7 +5,6 @@ from __future__ import annotations
 from hashlib import blake2b
 from typing import Any, Literal
 
-from postgast.pg_query_pb2 import SQLValueFunctionOp
 from psycopg import pq
 
 from indexlab import sql
@@ -23,6 +22,7 @@ CHANGING = frozenset(
     )
 )
 """Functions whose value is another one in a later transaction or another session."""
+TIMES = ("SVFOP_CURRENT_DATE", "SVFOP_CURRENT_TIME", "SVFOP_LOCALTIME")
 MOMENTS = frozenset(("now", "today", "tomorrow", "yesterday"))
 """What a date or a time may be cast from."""
 
@@ -67,9 +67,8 @@ def _changes(node: Any) -> bool:
         case "FuncCall":
             return str(node.funcname[-1].string.sval) in CHANGING
         case "SQLValueFunction":
-            return bool(
-                node.op < SQLValueFunctionOp.SVFOP_CURRENT_ROLE
-            )  # before it, all ask for times
+            kinds = node.DESCRIPTOR.fields_by_name["op"].enum_type.values_by_number
+            return str(kinds[node.op].name).startswith(TIMES)
         case _:
             return str(node.arg.a_const.sval.sval).strip().lower() in MOMENTS
 

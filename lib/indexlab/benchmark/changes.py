@@ -74,6 +74,8 @@ class Headline(Record):
 
     before_ms: float
     after_ms: float
+    """The sum of weight times median before times the query's ratio: so ratios within rounds, and
+    what was corrected for a drift, are in the whole as they are in its parts."""
     ratio: float
     """before_ms / after_ms: 43.1 means 43.1 times faster; 1 when there are no queries."""
     queries: tuple[str, ...]
@@ -118,7 +120,8 @@ class Comparison(Record):
             return (
                 "Both sides were measured in turns within each round (ABBA), the indexes hidden "
                 "on one of them: the most trustworthy mode, since drift touches both alike. A "
-                "query's ratio is the median of the ratios within its rounds."
+                "query's ratio is the median of the ratios within its rounds, and the headline is "
+                "what these ratios make of the medians before."
             )
         return (
             "One side was measured after the other: what changed in between (caches, load, clock "

@@ -145,7 +145,9 @@ def _is_untouched(old: Series, new: Series, tables: frozenset[str]) -> bool:
 
 def _headline(changes: Sequence[Change]) -> Headline:
     before = sum(change.weight * change.before_ms for change in changes)
-    after = sum(change.weight * change.after_ms for change in changes)
+    # Not of the medians after: they are no part of the queries' ratios where sides took turns, or
+    # where a drift is corrected, and the whole must say what its parts say.
+    after = sum(change.weight * change.before_ms * change.ratio for change in changes)
     return Headline(
         before_ms=before,
         after_ms=after,

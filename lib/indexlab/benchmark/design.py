@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,10 +62,23 @@ class Design:
         )
 
 
-def left_out(sampled: Iterable[SampledQuery], *, disposable: bool) -> tuple[str, ...]:
-    """Return the queries that are not run: normalized text, and writes that may not be; pure."""
-    return tuple(
+def left_out(
+    sampled: Sequence[SampledQuery], *, disposable: bool, source: str | Path
+) -> tuple[str, ...]:
+    """Return the queries that are not run: normalized text, and writes that may not be; pure.
+
+    Raises:
+        InputError: none is left.
+    """
+    found = tuple(
         one.query.name
         for one in sampled
         if one.query.generic or (one.query.kind == "write" and not (disposable and one.values))
     )
+    if len(found) == len(sampled):
+        raise InputError(
+            "there is no query to run: writes are run on a disposable target only (on a clone, say "
+            "--disposable), and normalized text is not run at all",
+            source=source,
+        )
+    return found

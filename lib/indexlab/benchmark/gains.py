@@ -43,10 +43,10 @@ class Gain(Record):
 def gain(comparison: Comparison, headline: Headline) -> Gain:
     """Return the gain of a headline with its interval; pure.
 
-    The headline's ratio is a sum of the queries' ratios, each with its share of the latency before.
-    The limits of a sum of independent estimates follow from those of its parts, their distances
-    added up in quadrature: Zou and Donner, Construction of confidence limits about effect measures,
-    Statistics in Medicine 27, 2008. The shares are taken for known.
+    What is left of the latency (after / before) is the sum of the queries' ratios, each with its
+    share of the latency before. The limits of a sum of independent estimates follow from those of
+    its parts, their distances added up in quadrature: Zou and Donner, Construction of confidence
+    limits about effect measures, Statistics in Medicine 27, 2008. The shares are taken for known.
 
     Args:
         comparison: where the changes of the queries are.
@@ -63,7 +63,7 @@ def gain(comparison: Comparison, headline: Headline) -> Gain:
     is_open = any(change.bound in ("before", "both") for change in changes)
     return Gain(
         times=headline.ratio,
-        low=headline.ratio * middle / (middle + above),
-        high=math.inf if is_open else headline.ratio * middle / max(middle - below, 1e-9),
+        low=1 / (middle + above),
+        high=math.inf if is_open else 1 / max(middle - below, 1e-9),
         confidence=comparison.confidence,
     )

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 RESAMPLES = 2000
-MIN_ROUNDS = 5
-"""From so many rounds on, a side with several samples in a round is resampled by rounds."""
+SURE_DRAWS = 5
+"""From so many on, the range of the draws covers their median surely enough: with a probability of
+1 - 2^(1 - n), which is 94%, and 96% or more where it is taken to be as wide on both sides."""
 FEW_DRAWS = 8
 """Below this, resamples hardly reach beyond the value on one side: the other side's error holds for
 both."""
@@ -68,8 +69,8 @@ def ratio(
     chapter 3):
 
     - the ratios of the rounds, where the sides took turns;
-    - whole rounds of each side, where a query ran several times in each of five rounds or more:
-      executions in a row share what the machine did at that moment, so they are not independent;
+    - whole rounds of each side, where a query ran several times in a round: executions in a row
+      share what the machine did at that moment, so they are not independent;
     - samples within their sets of values, where each set has five or more: differences between
       sets are part of the design, equal on both sides, and no noise;
     - else single samples.
@@ -77,7 +78,11 @@ def ratio(
     Bootstrap intervals of few draws are too narrow: in logarithms, they are widened by
     sqrt(n / (n - 1)) times Student's t over the normal quantile, with n the number of draws of the
     smaller side (after Hesterberg, What Teachers Should Know about the Bootstrap, The American
-    Statistician 69, 2015). With three samples that is a factor of 2.7.
+    Statistician 69, 2015). With three samples that is a factor of 2.7. Of five rounds in turns or
+    more, an interval reaches no farther than the rounds themselves: order statistics bound a median
+    whatever the distribution is (Conover, Practical Nonparametric Statistics, 1999, section 3.2).
+    Simulated for three to thirty rounds of skewed latencies, with and without drift, the interval at
+    95% covers the truth in 93% or more (tests/test_benchmark_coverage.py).
 
     Args:
         old: samples of one side.
@@ -93,7 +98,9 @@ def ratio(
         picked = rounds[random.integers(rounds.size, size=(resamples, rounds.size))]
         middle = float(np.median(rounds))
         errors = np.median(picked, axis=1, overwrite_input=True) - middle
-        return _estimate(math.exp(middle), errors, rounds.size, confidence)
+        farthest = float(np.abs(rounds - middle).max())
+        reach = farthest if rounds.size >= SURE_DRAWS else math.inf
+        return _estimate(math.exp(middle), errors, rounds.size, confidence, reach)
     value = _median(new) / _median(old)
     old_medians, new_medians, draws = _of_both(old, new, paired, random, resamples)
     return _estimate(value, np.log(new_medians / old_medians / value), draws, confidence)
@@ -148,16 +155,21 @@ def _median(samples: Sequence[Sample]) -> float:
     return float(np.median([sample.ms for sample in samples]))
 
 
-def _estimate(value: float, errors: Floats, draws: int, confidence: float) -> Estimate:
+def _estimate(
+    value: float, errors: Floats, draws: int, confidence: float, reach: float = math.inf
+) -> Estimate:
+    """Make an estimate of resampled errors of its logarithm, which reach so far at most."""
     import numpy as np
+    from scipy.special import ndtri
 
     tail = 50 * (1 - confidence)
     wider = _expansion(max(draws, 2), confidence)
     ends = np.percentile(errors, [tail, 100 - tail])
     if draws < FEW_DRAWS:
         ends = np.array([-1, 1]) * np.abs(ends).max()
-    low, high = value * np.exp(ends * wider)
-    return Estimate(value, float(low), float(high), draws, float(np.std(errors) * wider))
+    low, high = value * np.exp(np.clip(ends * wider, -reach, reach))
+    error = min(float(np.std(errors)) * wider, reach / float(ndtri((1 + confidence) / 2)))
+    return Estimate(value, float(low), float(high), draws, error)
 
 
 def _expansion(draws: int, confidence: float) -> float:
@@ -229,7 +241,7 @@ def _medians(
     rounds = np.unique([sample.round for sample in samples], return_inverse=True)[1]
     sets = np.unique([sample.values for sample in samples], return_inverse=True)[1]
     count = int(rounds.max()) + 1
-    if MIN_ROUNDS <= count < len(times):
+    if 1 < count < len(times):
         drawn = random.multinomial(count, np.full(count, 1 / count), size=resamples)
         return _weighted_medians(times, rounds, drawn), count
     if np.bincount(sets).min() < PER_SET:

@@ -17,11 +17,13 @@ from indexlab.benchmark.rounds import Progress
 from indexlab.errors import InputError, TargetError
 from indexlab.records import Record
 from indexlab.target import Target
-from indexlab.workload import SampledQuery
+from indexlab.workload import Query, SampledQuery
 
 SCRIPTS_PER_QUERY = 20
 """Of so many sets of values a script is made: pgbench takes 128 scripts at most."""
 MAX_SCRIPTS = 128
+REACHED = 0.9
+"""Of a rate: what chance may leave of it in a short load."""
 TICK = 0.5
 """Seconds between two words about how far it is."""
 VARIABLE = re.compile(r"(?<!:):[A-Za-z_\x80-\U0010ffff][^\s,;)]*")
@@ -51,6 +53,11 @@ class Load(Record):
     p99_high_ms: float | None
     """None where there are too few transactions to bound it."""
 
+    @property
+    def fell_behind(self) -> bool:
+        """Whether the rate was more than could be done: then a latency is a wait in the queue."""
+        return self.throughput < REACHED * self.rate and self.p50_ms > self.seconds * 1000 / 10
+
     def __str__(self) -> str:
         """Say it in a sentence."""
         wanted = f"{self.rate:g}/s scheduled" if self.rate else "as fast as they can"
@@ -59,6 +66,7 @@ class Load(Record):
             f"p50 {units.ms(self.p50_ms)}, p95 {units.ms(self.p95_ms)}, "
             f"p99 {units.ms(self.p99_ms)}, longest {units.ms(self.max_ms)}"
             + (f"; {units.plural(self.late, 'transaction')} skipped or failed" if self.late else "")
+            + ("; the rate was not reached, so latencies grow with the queue" * self.fell_behind)
         )
 
     def __repr__(self) -> str:
@@ -82,6 +90,27 @@ def check(clients: int, rate: float, seconds: float) -> None:
         )
     if not 1 <= seconds <= 86_400:
         raise InputError(f"seconds {seconds!r} is not from 1 to 86,400")
+
+
+def check_workload(queries: Sequence[Query], *, disposable: bool) -> None:
+    """Check that pgbench can send a workload, before anything is measured; pure.
+
+    Raises:
+        InputError: it has no query to send, too many, or one that pgbench would misread.
+    """
+    chosen = [one for one in queries if not one.generic and (disposable or one.kind == "read")]
+    if not chosen:
+        raise InputError("there is no query that load could be made of: the workload has no reads")
+    if len(chosen) > MAX_SCRIPTS:
+        raise InputError(
+            f"pgbench takes {MAX_SCRIPTS} queries at most, the workload has {len(chosen)}"
+        )
+    for query in chosen:
+        if found := VARIABLE.search(query.statement):
+            raise InputError(
+                f"query {query.name!r} cannot be sent by pgbench, which takes {found[0]!r} for a "
+                "variable: take it out of the workload for --clients",
+            )
 
 
 def run(
@@ -119,9 +148,8 @@ def run(
         TargetError: pgbench cannot run, or a statement fails.
     """
     check(clients, rate, seconds)
+    check_workload([one.query for one in sampled if one.values], disposable=disposable)
     chosen = [one for one in sampled if one.values and (disposable or one.query.kind == "read")]
-    if not chosen:
-        raise InputError("there is no query that load could be made of: the workload has no reads")
     with tempfile.TemporaryDirectory(prefix="indexlab-load-") as private:
         place = Path(private)
         scripts = scripts_of(chosen, place)
@@ -143,10 +171,6 @@ def run(
 def scripts_of(chosen: Sequence[SampledQuery], place: Path) -> list[tuple[Path, int]]:
     """Write a script for each set of values, with its share of the query's weight."""
     each = max(1, min(SCRIPTS_PER_QUERY, MAX_SCRIPTS // len(chosen)))
-    if len(chosen) > MAX_SCRIPTS:
-        raise InputError(
-            f"pgbench takes {MAX_SCRIPTS} queries at most, the workload has {len(chosen)}"
-        )
     shares = [
         one.query.weight / min(each, len(one.values)) for one in chosen for _ in one.values[:each]
     ]
@@ -169,16 +193,8 @@ def _literal(one: SampledQuery, values: Sequence[str | None]) -> str:
     """Write values as literals of unknown type into a statement.
 
     pgbench takes a colon before a name for a variable of its own, within quotes, too: in values it
-    is written as an escape, and a statement that has one is refused. `::` is none.
-
-    Raises:
-        InputError: the statement has a colon that pgbench would take for a variable.
+    is written as an escape, and a statement that has one was refused. `::` is none.
     """
-    if found := VARIABLE.search(one.query.statement):
-        raise InputError(
-            f"query {one.query.name!r} cannot be sent by pgbench, which takes {found[0]!r} for a "
-            "variable: take it out of the workload for --clients",
-        )
 
     def text(match: re.Match[str]) -> str:
         value = values[int(match[1]) - 1]
@@ -260,12 +276,14 @@ def access(target: Target, options: str, **more: str) -> tuple[str, dict[str, st
 def _read(place: Path, clients: int, rate: float, seconds: float) -> Load:
     """Read pgbench's log: client, number, latency in us or why there is none, script, end, lag."""
     times: list[float] = []
+    ends: list[float] = []
     late = 0
     for file in place.glob("log.*"):
         for line in file.read_text().splitlines():
-            latency = line.split()[2]
+            _, _, latency, _, second, micros, *_ = line.split()
             if latency.isdigit():
                 times.append(int(latency) / 1000)
+                ends.append(int(second) + int(micros) / 1e6)
             else:
                 late += 1
     if not times:
@@ -274,13 +292,16 @@ def _read(place: Path, clients: int, rate: float, seconds: float) -> Load:
 
     p50, p95, p99 = (float(value) for value in np.percentile(times, [50, 95, 99]))
     low, high = percentile(times, 99)
+    # What was begun in time is waited for, so that slow transactions end behind it.
+    began = min(end - ms / 1000 for end, ms in zip(ends, times, strict=True))
+    lasted = max(seconds, max(ends) - began)
     return Load(
         clients=clients,
         rate=rate,
         seconds=seconds,
         done=len(times),
         late=late,
-        throughput=len(times) / seconds,
+        throughput=len(times) / lasted,
         p50_ms=p50,
         p95_ms=p95,
         p99_ms=p99,

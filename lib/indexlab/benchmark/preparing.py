@@ -94,7 +94,7 @@ def vacuum(units: Sequence[Unit]) -> None:
     writes = [unit.runners[-1] for unit in units if unit.kind == "write"]
     tables: set[tuple[str, ...]] = set()
     for runner in writes:
-        with runner.transaction():
+        with runner.transaction(sessions.OWN_SECONDS):
             plan = runner.explain(runner.sampled.values[0], analyze=False)
         tables.update(node.table for node in plan.nodes() if node.type in WRITING)
     for table in sorted(tables):

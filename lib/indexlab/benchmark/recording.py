@@ -85,6 +85,8 @@ class Whole:
         series: list[Series] = []
         own: list[Series] = []
         for done, unit in enumerate(self.units):
+            if unit.is_control and not unit.runners[place].samples:
+                continue  # there was no round: every query has failed
             tell(f"explain {unit.name}", 0.9 + 0.1 * done / len(self.units))
             (own if unit.is_control else series).append(unit.runners[place].series())
         names = {

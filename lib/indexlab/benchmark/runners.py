@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,6 +33,15 @@ MAX_WARM_UP = 60
 SLOW_MS = 100.0
 """From here on, planning again after a switch is no part of the latency worth an execution."""
 PRICED_EXECUTIONS = 10
+EARLY = 0.005
+"""Seconds by which a server may cancel before its time by the client's clock: its own is not
+monotonic."""
+PLACEHOLDER = re.compile(r"\$(\d+)")
+UNTYPED = (
+    psycopg.errors.IndeterminateDatatype,
+    psycopg.errors.AmbiguousFunction,
+    psycopg.errors.FeatureNotSupported,  # of a composite type without a name, among others
+)
 
 
 class GivenUp(Exception):
@@ -49,22 +59,30 @@ class Side:
     """Whether another side takes turns with this one on the same connection."""
 
     @contextmanager
-    def opened(self, conn: psycopg.Connection[Any], kind: str) -> Iterator[None]:
+    def opened(
+        self, conn: psycopg.Connection[Any], kind: str, seconds: float = sessions.OWN_SECONDS
+    ) -> Iterator[None]:
         """Hold a transaction in this state that is rolled back: READ ONLY for a read.
 
         Indexes are hidden by dropping them within the transaction. That is seen by this session
         alone, takes them from the planner and from writes alike, and nothing outlives a crash of
-        the client, the session or the server: the transaction was never committed.
+        the client, the session or the server: the transaction was never committed. To hide them is
+        none of the query's time, so it has the session's limit and not that of the query.
+
+        Args:
+            conn: the session.
+            kind: of the query, read or write.
+            seconds: that a statement within may take.
         """
+        limit = round(seconds * 1000)
+        steps: list[sql.Composable] = [sql.SQL("SET LOCAL statement_timeout = {}").format(limit)]
+        if self.switching and kind == "read":
+            steps.insert(0, sql.SQL("SET LOCAL transaction_read_only = on"))
+        if self.hidden:
+            names = sql.SQL(", ").join(sql.Identifier(*name) for name in self.hidden)
+            steps.insert(0, sql.SQL("DROP INDEX {}").format(names))
         with conn.transaction(force_rollback=True):
-            if self.hidden:
-                conn.execute(
-                    sql.SQL("DROP INDEX {}").format(
-                        sql.SQL(", ").join(sql.Identifier(*name) for name in self.hidden)
-                    )
-                )
-            if self.switching and kind == "read":
-                conn.execute("SET LOCAL transaction_read_only = on")
+            conn.execute(sql.SQL("; ").join(steps))
             yield
 
 
@@ -95,28 +113,33 @@ class Runner:
     looks: dict[int, int] = field(default_factory=dict)
 
     @contextmanager
-    def transaction(self) -> Iterator[None]:
-        """Hold a transaction that changes nothing: READ ONLY for a read, rolled back for all."""
-        with self.errors_told(), self.side.opened(self.conn, self.sampled.query.kind):
+    def transaction(self, seconds: float | None = None) -> Iterator[None]:
+        """Hold a transaction that changes nothing: READ ONLY for a read, rolled back for all.
+
+        Args:
+            seconds: that a statement within may take; by default what the query may.
+        """
+        limit = self.timeout if seconds is None else seconds
+        with self.errors_told(limit), self.side.opened(self.conn, self.sampled.query.kind, limit):
             yield
 
     @contextmanager
-    def errors_told(self) -> Iterator[None]:
+    def errors_told(self, limit: float) -> Iterator[None]:
         """Say of an error of the server which query it was, and what to do."""
         self.begun = time.monotonic()
         try:
             yield
         except psycopg.Error as error:
-            self._tell(error, time.monotonic() - self.begun)
+            self._tell(error, is_late=time.monotonic() - self.begun >= 0.99 * limit - EARLY)
 
-    def _tell(self, error: psycopg.Error, seconds: float) -> NoReturn:
+    def _tell(self, error: psycopg.Error, *, is_late: bool) -> NoReturn:
         query = self.sampled.query
-        reason = error.diag.message_primary or str(error)
+        reason = PLACEHOLDER.sub(self._parameter, error.diag.message_primary or str(error))
         if self.conn.closed:
             raise TargetError(
                 f"the connection was lost while query {query.name!r} ran: {reason}"
             ) from None
-        if isinstance(error, psycopg.errors.QueryCanceled) and seconds >= 0.99 * self.timeout:
+        if isinstance(error, psycopg.errors.QueryCanceled) and is_late:
             raise GivenUp from None
         if isinstance(error, psycopg.errors.LockNotAvailable) and self.side.hidden:
             raise TargetError(
@@ -129,9 +152,17 @@ class Runner:
                 "; a read is measured in a READ ONLY transaction, so a query that writes "
                 "through a function cannot be one: take it out of the workload"
             )
+        elif isinstance(error, UNTYPED) and query.parameters:
+            message += "; say what type the parameter has, such as :name::bigint"
         elif error.diag.message_hint:
             message += f" (hint: {error.diag.message_hint})"
         raise InputError(message, source=self.source, line=query.line) from None
+
+    def _parameter(self, match: re.Match[str]) -> str:
+        """Write a number of the server as the name that the user gave."""
+        place = int(match[1]) - 1
+        names = self.sampled.query.parameters
+        return f":{names[place]}" if 0 <= place < len(names) else match[0]
 
     def execute(self) -> float:
         """Run the next set of values and return its latency in milliseconds."""
@@ -192,7 +223,7 @@ class Runner:
         Raises:
             InputError: it fails.
         """
-        with self.transaction():
+        with self.transaction(sessions.OWN_SECONDS):
             sessions.prepare(self.conn, self.name, self.sampled.query.statement)
         with self.giving_up():
             (self.cost_ms,) = self.repeat(1)
@@ -260,19 +291,13 @@ class Runner:
         wal: list[int] = []
         hot = None
         # ANALYZE reads the clock at every row: it may need longer than the query itself.
-        self.timeout *= EXPLAIN_SLOWDOWN
-        sessions.limit(self.conn, self.timeout)
-        try:
-            with self.transaction():
-                for values in self.sampled.values:
-                    indexes.update(self.explain(values, analyze=False).indexes)
-            plan = self._analyzed()
-            if query.kind == "write" and plan.buffers is not None:
-                hot, wal = self._price()
-        finally:
-            if not self.conn.closed:
-                self.timeout /= EXPLAIN_SLOWDOWN
-                sessions.limit(self.conn, self.timeout)
+        longest = self.timeout * EXPLAIN_SLOWDOWN
+        with self.transaction(sessions.OWN_SECONDS):
+            for values in self.sampled.values:
+                indexes.update(self.explain(values, analyze=False).indexes)
+        plan = self._analyzed(longest)
+        if query.kind == "write" and plan.buffers is not None:
+            hot, wal = self._price(longest)
         return Series(
             query=query.name,
             kind=query.kind,
@@ -292,22 +317,22 @@ class Runner:
             wal_bytes=float(median(wal)) if wal else None,
         )
 
-    def _analyzed(self) -> Explain:
+    def _analyzed(self, seconds: float) -> Explain:
         """Explain with ANALYZE; a query that was given up, or is now, only by its plan."""
         values = self.sampled.values[0]
         if not self.is_given_up:
             try:
-                with self.transaction():
+                with self.transaction(seconds):
                     return self.explain(values, analyze=True)
             except GivenUp:
                 pass
-        with self.transaction():
+        with self.transaction(sessions.OWN_SECONDS):
             return self.explain(values, analyze=False)
 
-    def _price(self) -> tuple[float | None, list[int]]:
+    def _price(self, seconds: float) -> tuple[float | None, list[int]]:
         """Run a write with several sets of values: the share of HOT updates, and its WAL."""
         wal = []
-        with self.transaction():
+        with self.transaction(seconds):
             before = self.conn.execute(UPDATES).fetchone()
             for values in self.sampled.values[:PRICED_EXECUTIONS]:
                 with self.conn.transaction(force_rollback=True):

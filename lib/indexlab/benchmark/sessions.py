@@ -23,27 +23,35 @@ CANCELLING = 5.0
 """Seconds that a server may take to hear of a cancellation."""
 ANSWERING = 0.2
 """Seconds for an answer before it is cancelled once more."""
+OWN_SECONDS = 60.0
+"""What the kit's own statements may take: the catalog's facts, hiding an index, a plan, a VACUUM."""
 OTHERS_MS = 10_000
 """How long hiding an index waits for other users of its table."""
 
 
 @contextmanager
-def opened(
-    address: Target, statement_timeout: float, *, read_only: bool
-) -> Iterator[psycopg.Connection[Any]]:
+def opened(address: Target, *, read_only: bool) -> Iterator[psycopg.Connection[Any]]:
     """Connect for measuring and close at the end; psycopg prepares nothing by itself.
+
+    The limit of the user's statements is that of their transactions.
 
     Args:
         address: of the server.
-        statement_timeout: seconds that one statement may take.
         read_only: the session and each of its transactions refuse to write.
     """
     with target.connect(address, read_only=read_only, purpose="benchmark") as conn:
         # Not False: a role or database that is read-only by default stays so.
         conn.read_only = True if read_only else None
         conn.prepare_threshold = None
-        limit(conn, statement_timeout)
+        limit(conn, OWN_SECONDS)
+        if conn.info.server_version >= 140000:
+            # A client that was killed lets go of the indexes that it hides before its query ends.
+            with suppress(psycopg.errors.InvalidParameterValue):  # not on every system
+                conn.execute(LOOK_FOR_CLIENT)
         yield conn
+
+
+LOOK_FOR_CLIENT = "SELECT pg_catalog.set_config('client_connection_check_interval', '1s', false)"
 
 
 TIMEOUT = "SELECT pg_catalog.set_config('statement_timeout', %s, false)"

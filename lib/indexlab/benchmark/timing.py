@@ -73,19 +73,19 @@ def measure(
         progress: is told what is being done.
 
     Raises:
-        InputError: a query fails; names its line.
+        InputError: a query fails (names its line), or there is none to run.
         TargetError: the target cannot be reached, or the connection is lost.
     """
     plan = Design(rounds, budget, precision, seed, statement_timeout, source, cold)
     plan.check(sampled)
     tell = progress or (lambda _words, _part: None)
     began = Moment.now()
-    skipped = left_out(sampled, disposable=disposable)
+    skipped = left_out(sampled, disposable=disposable, source=source)
     side = Side(label)
     with ExitStack() as stack:
-        reading = stack.enter_context(sessions.opened(target, statement_timeout, read_only=True))
+        reading = stack.enter_context(sessions.opened(target, read_only=True))
         writing = (
-            stack.enter_context(sessions.opened(target, statement_timeout, read_only=False))
+            stack.enter_context(sessions.opened(target, read_only=False))
             if any(s.query.kind == "write" and s.query.name not in skipped for s in sampled)
             else reading
         )
@@ -162,11 +162,11 @@ def interleave(
     plan.check(sampled)
     tell = progress or (lambda _words, _part: None)
     began = Moment.now()
-    skipped = left_out(sampled, disposable=True)
+    skipped = left_out(sampled, disposable=True, source=source)
     names = tuple(sorted(hidden))
     sides = (Side(labels[0], names, switching=True), Side(labels[1], switching=True))
     with ExitStack() as stack:
-        conn = stack.enter_context(sessions.opened(target, statement_timeout, read_only=False))
+        conn = stack.enter_context(sessions.opened(target, read_only=False))
         evictor = preparing.evictor(stack, target, conn) if cold else None
         preparing.check_hiding(conn, sides[0])
 

@@ -54,7 +54,8 @@ def before_after(comparison: Comparison) -> Chart:
         for place, change in zip(places, shown, strict=True):
             low, high = sorted((change.before_ms, change.after_ms))
             axes.plot([low, high], [place, place], color=RULE, linewidth=3, zorder=1)
-            ends = [max(change.before_ms * r, 1e-4) for r in _interval(change)]
+            # Around the median after, which may lie a little beside before times the ratio.
+            ends = [max(change.after_ms * r / change.ratio, 1e-4) for r in _interval(change)]
             axes.plot(ends, [place, place], color=AFTER, linewidth=1.2, zorder=2)
             axes.plot(change.before_ms, place, "o", color=BEFORE, markersize=7, zorder=2)
             axes.plot(change.after_ms, place, "D", color=AFTER, markersize=6, zorder=3)

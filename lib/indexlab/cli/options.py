@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -13,6 +14,19 @@ if TYPE_CHECKING:
     from indexlab.pipeline import Options
 
 Command = Callable[..., Any]
+
+
+class Number(click.FloatRange):
+    """A number within a range; no range of click's keeps out `nan`, which is beyond no limit."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Read it; refuse what is not finite."""
+        found = float(super().convert(value, param, ctx))
+        if not math.isfinite(found):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return found
 
 
 def _together(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
@@ -106,7 +120,7 @@ auditing = _together(
 )
 max_slowdown = click.option(
     "--max-slowdown",
-    type=click.FloatRange(min=1.0),
+    type=Number(min=1.0),
     default=None,
     metavar="RATIO",
     help="Exit with 1 if a query is slower than this beyond doubt, e.g. 1.2.",
@@ -120,14 +134,14 @@ disposable = click.option(
 measuring = _together(
     click.option(
         "--budget",
-        type=click.FloatRange(min=0.5, max=86400),
+        type=Number(min=0.5, max=86400),
         default=None,
         metavar="SECONDS",
         help="Time to measure, over all queries of one side.",
     ),
     click.option(
         "--precision",
-        type=click.FloatRange(min=0, max=0.99),
+        type=Number(min=0, max=0.99),
         default=0.05,
         show_default=True,
         metavar="PART",
@@ -155,14 +169,14 @@ measuring = _together(
     ),
     click.option(
         "--rate",
-        type=click.FloatRange(min=0, max=1e6),
+        type=Number(min=0, max=1e6),
         default=0.0,
         metavar="R",
         help="Transactions per second of that load; 0 is as fast as they can.",
     ),
     click.option(
         "--seconds",
-        type=click.FloatRange(min=1, max=86400),
+        type=Number(min=1, max=86400),
         default=10.0,
         metavar="T",
         help="How long that load lasts.",
@@ -170,7 +184,7 @@ measuring = _together(
     click.option("--seed", type=int, default=0, help="Of parameter values and query order."),
     click.option(
         "--statement-timeout",
-        type=click.FloatRange(min=0.001),
+        type=Number(min=0.001),
         default=60.0,
         metavar="SECONDS",
         help="After this a statement is given up.",
@@ -190,14 +204,14 @@ execute = click.option(
 waiting = _together(
     click.option(
         "--lock-wait",
-        type=click.FloatRange(min=0),
+        type=Number(min=0),
         default=None,
         metavar="SECONDS",
         help="Longest wait for a table's lock, 5 by default; then it pauses and tries again.",
     ),
     click.option(
         "--max-wait",
-        type=click.FloatRange(min=0),
+        type=Number(min=0),
         default=None,
         metavar="SECONDS",
         help="Longest wait of a step for other sessions in all, an hour by default.",
@@ -259,7 +273,7 @@ applying = _together(
     click.option(
         "--writers",
         "watch_writers",
-        type=click.FloatRange(min=0.1, max=1e5),
+        type=Number(min=0.1, max=1e5),
         default=None,
         metavar="R",
         help="On a disposable target: send R of the workload's writes per second, rolled back, and "

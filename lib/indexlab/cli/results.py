@@ -113,17 +113,18 @@ def benchmark_lines(document: Mapping[str, Any]) -> list[str]:
     from indexlab import units
     from indexlab.display import clean
 
+    failed = [
+        f"{clean(one['query']):<32} fails {clean(one['reason'])}"
+        for one in document.get("failed_on_one_side", ())
+    ]
     if document["headline"] is None:
-        return [
-            f"{clean(query['query']):<32} p50 {units.ms(query['p50_ms']):>9}  "
-            f"p95 {units.ms(query['p95_ms']):>9}  p99 {units.ms(query['p99_ms']):>9}"
-            for query in document["queries"]
-        ]
+        return [*map(_latency, document["queries"]), *failed]
     lines = [
         f"{clean(change['query']):<32} {_bound(change, 'before'):>9} -> "
         f"{_bound(change, 'after'):<9} {change['verdict']}"
         for change in document["changes"]
     ]
+    lines += failed
     headline = document["headline"]
     if headline["queries"]:
         lines += [
@@ -137,12 +138,34 @@ def benchmark_lines(document: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def _latency(query: Mapping[str, Any]) -> str:
+    """Write the percentiles of a query, or what they are at least."""
+    from indexlab import units
+    from indexlab.display import clean
+
+    limit = query.get("limit_ms")
+    if limit is not None and query["p50_ms"] >= limit:
+        return f"{clean(query['query']):<32} given up: >= {units.ms(limit)}"
+    return (
+        f"{clean(query['query']):<32} p50 {units.ms(query['p50_ms']):>9}  "
+        f"p95 {units.ms(query['p95_ms']):>9}  p99 {units.ms(query['p99_ms']):>9}"
+    )
+
+
 def _bound(change: Mapping[str, Any], side: str) -> str:
     """Write a median, or what it is at least."""
     from indexlab import units
 
     word = ">= " if change["bound"] in (side, "both") else ""
     return word + units.ms(change[f"{side}_ms"])
+
+
+def load_lines(chosen: Options) -> list[str]:
+    """Say what many clients saw, where load was put on."""
+    from indexlab.runs import Run, documents
+
+    load = documents.load(Run(chosen.out))
+    return [] if load is None else ["", f"load: {load}"]
 
 
 def regressed(chosen: Options) -> int:
@@ -158,13 +181,16 @@ def slowed(comparison: Comparison | None, max_slowdown: float | None) -> int:
         return 0
     slower = comparison.regressions(max_slowdown)
     for change in slower:
+        ratio = f"{change.ratio:.2f}x ({change.ratio_low:.2f} to {change.ratio_high:.2f})"
+        if change.bound:
+            ratio = f"at least {change.ratio_low:.2f}x, since it was given up"
         click.echo(
             f"indexlab: {change.query} is slower than --max-slowdown {max_slowdown:g} "
-            f"allows: {change.ratio:.2f}x ({change.ratio_low:.2f} to {change.ratio_high:.2f}); "
-            f"{change.difference}; {change.reason}",
+            f"allows: {ratio}; {change.difference}; {change.reason}",
             err=True,
         )
     broken = comparison.broken()
     for failure in broken:
-        click.echo(f"indexlab: {failure.query} fails now: {failure.reason}", err=True)
+        reason = failure.reason.removeprefix("after: ")
+        click.echo(f"indexlab: {failure.query} fails now: {reason}", err=True)
     return FOUND if slower or broken else 0

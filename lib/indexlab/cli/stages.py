@@ -13,6 +13,7 @@ from indexlab.cli.results import (
     FOUND,
     as_json,
     benchmark_lines,
+    load_lines,
     regressed,
     result,
     say,
@@ -94,7 +95,8 @@ def benchmark(**given: Any) -> int:
         return _scaled(chosen, given["form"])
     with working(chosen) as pipeline:
         document = pipeline.benchmark()
-    result(document, given["form"], benchmark_lines(document), chosen, "benchmark.html")
+    lines = [*benchmark_lines(document), *load_lines(chosen)]
+    result(document, given["form"], lines, chosen, "benchmark.html")
     return regressed(chosen)
 
 

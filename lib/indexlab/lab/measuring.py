@@ -12,7 +12,7 @@ from indexlab import charts, display, units
 from indexlab import target as targets
 from indexlab import workload as workloads
 from indexlab.audit import Audit
-from indexlab.benchmark import Comparison, Load, Measurement, Price, Settings
+from indexlab.benchmark import Comparison, Load, Measurement, Price, Settings, sessions
 from indexlab.benchmark import load as loading
 from indexlab.catalog import Catalog
 from indexlab.charts import Chart
@@ -32,6 +32,8 @@ BUDGET = 10.0
 """Seconds of measuring, over all queries of one side."""
 PRECISION = 0.05
 """How wide the interval of a ratio may be before a query needs no further round."""
+SAMPLER_SECONDS = 5.0
+"""What a sampler may take, where a statement of the workload may take less."""
 MODES = ("auto", "one side", "interleaved")
 
 
@@ -132,16 +134,16 @@ class Measuring(Ground):
                 "a cold cache is cold for everybody on that server: do it on a clone, and say "
                 "--disposable"
             )
+        if chosen.clients:
+            loading.check(chosen.clients, chosen.rate, chosen.seconds)
+            loading.check_workload(self.workload.queries, disposable=self.disposable)
         hidden = self._to_hide(mode, baseline)
         self._other = self._baseline(baseline) if baseline else None
         if baseline:
             sampled = documents.values_of(Run(Path(baseline)), self.workload)
-            self._veil.learn_samples(sampled)
         else:
-            self._progress.tell("sampling parameter values")
-            with targets.connect(self.target, read_only=True, purpose="benchmark") as conn:
-                sampled = workloads.sample(conn, self.workload, seed=chosen.seed)
-            self._veil.learn_samples(sampled)
+            sampled = self._sampled(chosen)
+        self._veil.learn_samples(sampled)
         if hidden:
             self._other, measurement = benchmarking.interleave(
                 self.target,
@@ -179,6 +181,13 @@ class Measuring(Ground):
         self._progress.done()
         return measurement
 
+    def _sampled(self, chosen: Settings) -> tuple[SampledQuery, ...]:
+        """Draw the values of all parameters, each sampler within a limit of time; reads only."""
+        self._progress.tell("sampling parameter values")
+        with targets.connect(self.target, read_only=True, purpose="benchmark") as conn:
+            sessions.limit(conn, max(chosen.statement_timeout, SAMPLER_SECONDS))
+            return workloads.sample(conn, self.workload, seed=chosen.seed)
+
     def load(self, settings: str = "", *, baseline: str = "") -> Loads | Note:
         """Send the workload from many clients at once; keeps `load.json` in the run.
 
@@ -200,8 +209,7 @@ class Measuring(Ground):
             return Note.words("No load was asked for (clients).")
         words = f"{units.plural(chosen.clients, 'client')} for {units.duration(chosen.seconds)}"
         self._progress.tell(words)
-        with targets.connect(self.target, read_only=True, purpose="benchmark") as conn:
-            sampled = workloads.sample(conn, self.workload, seed=chosen.seed)
+        sampled = self._sampled(chosen)
         self._veil.learn_samples(sampled)
         found = loading.run(
             self.target,

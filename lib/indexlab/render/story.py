@@ -154,7 +154,10 @@ class Story:
         parts = [f"{number} {DONE[verdict]}" for verdict, number in counts.items()]
         said = f"Of {units.plural(len(self.statements), 'planned statement')}: {', '.join(parts)}."
         if self.gain is not None:
-            said += " Latencies are the sum over the reads of median latency times weight."
+            said += (
+                " Latencies are the sum over the reads of median latency times weight: before as "
+                "measured, after by each read's ratio."
+            )
         return said
 
     def trust(self) -> str:
@@ -214,7 +217,7 @@ class Story:
             return Fact(about, "not measured", (told,), "plain")
         writes = self.comparison.writes
         before = sum(change.weight * change.before_ms for change in writes)
-        after = sum(change.weight * change.after_ms for change in writes)
+        after = sum(change.weight * change.before_ms * change.ratio for change in writes)
         moved = [change for change in writes if change.verdict in ("faster", "slower")]
         lines = [
             f"{change.query}: {change.before_words} to {change.after_words}, {change.verdict}"

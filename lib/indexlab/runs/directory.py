@@ -156,7 +156,7 @@ class Run(Record):
             document = json.loads(path.read_text(encoding="utf-8"))
         except OSError as error:
             raise InputError(f"cannot be read: {error.strerror}", source=path) from None
-        except ValueError:
+        except (ValueError, RecursionError):
             raise InputError("is not JSON", source=path) from None
         if not isinstance(document, dict) or document.get("format") != FORMAT:
             found = document.get("format") if isinstance(document, dict) else None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, replace
-from typing import Any
 
 from indexlab import explain, units
 from indexlab.apply import NO_INDEX, Applied, Outcome
@@ -24,7 +23,7 @@ from indexlab.impact import Impact, QueryImpact
 from indexlab.runs import private
 from indexlab.runs.directory import Json, Run
 from indexlab.target import Server, Target
-from indexlab.workload import SampledQuery, Workload
+from indexlab.workload import SampledQuery, Values, Workload
 
 
 def of_target(target: Target, server: Server) -> Json:
@@ -359,22 +358,37 @@ def values_of(run: Run, workload: Workload) -> tuple[SampledQuery, ...]:
     Raises:
         InputError: the run is of another workload, or redacted on another machine.
     """
+    from pydantic import TypeAdapter, ValidationError
+
     document = run.read_json("benchmark")
+    source = run.path / "benchmark.json"
     drawn = private.kept(run) if document.get("redacted") else {}
-    known: dict[str, Any] = {
-        query["query"]: drawn.get(query["query"], query["values"]) for query in document["queries"]
-    }
+    wanted = {query.name: len(query.parameters) for query in workload.queries}
+    known: dict[str, tuple[Values, ...]] = {}
+    try:
+        for query in document["queries"]:
+            name = query["query"]
+            found = drawn.get(name, query["values"])
+            known[name] = TypeAdapter(tuple[Values, ...]).validate_python(found)
+    except (KeyError, TypeError) as error:
+        raise InputError(f"lacks {error} of a benchmark", source=source) from None
+    except ValidationError as error:
+        raise InputError(f"{name!r}: {error.errors()[0]['msg']}", source=source) from None
+    for name, sets in known.items():
+        if any(len(values) != wanted.get(name, len(values)) for values in sets):
+            raise InputError(
+                f"the baseline is of another workload: its query {name!r} has other parameters",
+                source=source,
+            )
     missing = [query.name for query in workload.queries if query.name not in known]
     missing = [name for name in missing if name not in document["skipped"]]
     if missing:
         raise InputError(
             f"the baseline is of another workload: it has no query {missing[0]!r}",
-            source=run.path / "benchmark.json",
+            source=source,
         )
     return tuple(
-        SampledQuery(query, tuple(tuple(values) for values in known[query.name]))
-        if query.name in known
-        else SampledQuery(query, ())
+        SampledQuery(query, known[query.name]) if query.name in known else SampledQuery(query, ())
         for query in workload.queries
     )
 
