@@ -266,7 +266,7 @@ class _Results:
             return "no query uses a planned index"
         return (
             f"{units.ms(headline['before_ms'])} → {units.ms(headline['after_ms'])} "
-            f"({units.factor(1 / headline['ratio'])}) over "
+            f"({units.gained(headline['ratio'], decided=headline.get('decided', True))}) over "
             f"{units.plural(len(headline['queries']), 'query')}"
         )
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 
-from indexlab import explain, units
+from indexlab import benchmark, explain, units
 from indexlab.apply import NO_INDEX, Applied, Outcome
 from indexlab.audit import Audit, Finding, place, statement_sql
 from indexlab.benchmark import (
@@ -247,8 +248,8 @@ def of_comparison(comparison: Comparison) -> Json:
     return {
         "baseline": comparison.before,
         "changes": [asdict(change) for change in comparison.changes],
-        "headline": of_headline(comparison.headline),
-        "all_reads": of_headline(comparison.reads),
+        "headline": _headline(comparison, comparison.headline),
+        "all_reads": _headline(comparison, comparison.reads),
         "controls": comparison.controls,
         "warnings": comparison.warnings,
         "confidence": comparison.confidence,
@@ -301,12 +302,16 @@ def load(run: Run) -> Load | None:
         raise InputError(str(error), source=run.path / "load.json") from None
 
 
-def of_headline(headline: Headline) -> Json:
-    """Write a headline."""
+def _headline(comparison: Comparison, headline: Headline) -> Json:
+    """Write a headline with its interval; the upper limit is null where there is none."""
+    gain = benchmark.gain(comparison, headline)
     return {
         "before_ms": headline.before_ms,
         "after_ms": headline.after_ms,
         "ratio": headline.ratio,
+        "ratio_low": gain.low,
+        "ratio_high": None if math.isinf(gain.high) else gain.high,
+        "decided": gain.decided,
         "queries": list(headline.queries),
     }
 
