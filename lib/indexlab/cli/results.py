@@ -112,6 +112,7 @@ def benchmark_lines(document: Mapping[str, Any]) -> list[str]:
     """Say what changed, or how long each query takes."""
     from indexlab import units
     from indexlab.display import clean
+    from indexlab.runs import documents
 
     failed = [
         f"{clean(one['query']):<32} fails {clean(one['reason'])}"
@@ -130,7 +131,7 @@ def benchmark_lines(document: Mapping[str, Any]) -> list[str]:
         lines += [
             "",
             f"{units.ms(headline['before_ms'])} -> {units.ms(headline['after_ms'])} "
-            f"({units.factor(1 / headline['ratio'])}) over the "
+            f"({documents.gained(headline)}) over the "
             f"{units.plural(len(headline['queries']), 'query')} with a new index",
         ]
     if document.get("mode") == "interleaved":

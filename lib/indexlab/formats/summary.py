@@ -58,7 +58,7 @@ def finding(found: dict[str, Json]) -> str:
         if headline["queries"]:
             parts.append(
                 f"{units.ms(headline['before_ms'])} → {units.ms(headline['after_ms'])} "
-                f"({units.factor(1 / headline['ratio'])}) over the "
+                f"({documents.gained(headline)}) over the "
                 f"{units.plural(len(headline['queries']), 'query')} with a new index"
             )
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 
@@ -16,6 +17,7 @@ from indexlab.benchmark import (
     Scaling,
     Series,
     Writers,
+    gain,
     intervals,
 )
 from indexlab.errors import InputError
@@ -247,8 +249,8 @@ def of_comparison(comparison: Comparison) -> Json:
     return {
         "baseline": comparison.before,
         "changes": [asdict(change) for change in comparison.changes],
-        "headline": of_headline(comparison.headline),
-        "all_reads": of_headline(comparison.reads),
+        "headline": of_headline(comparison, comparison.headline),
+        "all_reads": of_headline(comparison, comparison.reads),
         "controls": comparison.controls,
         "warnings": comparison.warnings,
         "confidence": comparison.confidence,
@@ -301,14 +303,31 @@ def load(run: Run) -> Load | None:
         raise InputError(str(error), source=run.path / "load.json") from None
 
 
-def of_headline(headline: Headline) -> Json:
-    """Write a headline."""
+def of_headline(comparison: Comparison, headline: Headline) -> Json:
+    """Write a headline of a comparison, with the interval of its ratio; null has no upper end."""
+    found = gain(comparison, headline)
     return {
         "before_ms": headline.before_ms,
         "after_ms": headline.after_ms,
         "ratio": headline.ratio,
+        "ratio_low": found.low,
+        "ratio_high": None if math.isinf(found.high) else found.high,
         "queries": list(headline.queries),
     }
+
+
+def gained(headline: Json) -> str:
+    """Say what a headline means: `43.1x faster`; pure.
+
+    >>> gained({"ratio": 43.1, "ratio_low": 40.0, "ratio_high": None})
+    '43.1x faster'
+    >>> gained({"ratio": 43.1, "ratio_low": 0.5, "ratio_high": 900.0})
+    'not beyond doubt'
+    """
+    high = headline.get("ratio_high")
+    if headline.get("ratio_low", 1.1) <= 1 <= (math.inf if high is None else high):
+        return "not beyond doubt"
+    return units.factor(1 / headline["ratio"])
 
 
 def _series(series: Series, values: tuple[tuple[str | None, ...], ...]) -> Json:
