@@ -25,7 +25,8 @@ bench: .venv/bench.installed  ## the figures of tests/perf/README.md
 
 coverage: .venv/dev.installed  ## branches that the tests reach, commands and kernels included
 	@INDEXLAB_DEMO_ROWS=$${INDEXLAB_DEMO_ROWS:-20000} \
-		$(RUN) pytest --numprocesses 2 --dist loadfile --nbval-lax --cov --cov-report=term tests notebooks
+		$(RUN) coverage run -m pytest --numprocesses 2 --dist loadfile --nbval-lax tests notebooks; \
+		status=$$?; $(RUN) coverage combine --quiet; $(RUN) coverage report; exit $$status
 
 lint: .venv/dev.installed
 	@$(RUN) ruff check .

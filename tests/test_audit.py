@@ -675,6 +675,16 @@ def test_an_unnamed_index_gets_the_servers_name(judged: Judged, conn: psycopg.Co
     assert conn.execute("SELECT to_regclass('bookings_date_status_idx1')").fetchone() != (None,)
 
 
+def test_an_unnamed_index_that_was_built_is_found_under_the_servers_name(judged: Judged) -> None:
+    built = BOOKINGS + "CREATE INDEX ON bookings (status); CREATE INDEX ON bookings (date);"
+    item = judged(built, "CREATE INDEX ON bookings (date)")
+    assert (item.label, item.verdict) == ("bookings_date_idx", "skip")
+    assert "exists" in {finding.rule for finding in item.findings}
+    other = BOOKINGS + "CREATE INDEX bookings_date_idx ON bookings (date, status)"
+    item = judged(other, "CREATE UNIQUE INDEX ON bookings (date)")
+    assert item.label == "bookings_date_idx1"
+
+
 def test_an_unnamed_index_is_matched_by_its_definition(judged: Judged) -> None:
     schema = BOOKINGS + "CREATE INDEX anything ON bookings (date)"
     assert judged(schema, "CREATE INDEX ON bookings (date)").verdict == "skip"

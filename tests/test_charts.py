@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 import re
 import warnings
 from collections.abc import Callable, Iterator
@@ -244,6 +245,10 @@ def test_the_title_tells_the_finding() -> None:
     assert back.title.startswith("read latency rose 43.1x: ")
     same = charts.before_after(benchmark.compare(before, before))
     assert same.title.startswith("read latency did not change: ")
+    halves = tuple(Sample(1.0 if number % 2 else 900.0, 0) for number in range(21))
+    wild = replace(before.series[0], samples=halves)
+    doubtful = charts.before_after(benchmark.compare(replace(before, series=(wild,)), after))
+    assert doubtful.title.startswith("read latency did not change beyond doubt: ")
 
 
 def test_a_drift_is_told_with_what_follows_from_it() -> None:
@@ -379,3 +384,34 @@ def test_the_writers_chart_says_both_p99s_and_draws_an_empty_side() -> None:
     )
     assert "beside psql: 200 writes" in chart.alt
     assert chart.png() == charts.writers(points, [(at, 2 * ms) for at, ms in points]).png()
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_a_chart_gives_the_numbers_that_it_draws(name: str) -> None:
+    chart = DRAWN[name]()
+    frame = chart.frame()
+    assert tuple(frame.columns) == chart.columns
+    assert len(frame) >= len(NAMES) or name == "drift"
+    told = set(re.findall(r"`(\w+)`", inspect.getdoc(Chart.frame) or ""))
+    assert set(chart.columns) <= told
+    numbers = frame.select_dtypes("number")
+    assert not numbers.empty
+    assert not numbers.isna().any(axis=None)
+
+
+def test_the_numbers_of_a_chart_are_those_of_the_measurement() -> None:
+    found = story()
+    frame = charts.before_after(found).frame().set_index("query")
+    for change in found.changes:
+        row = frame.loc[change.query]
+        assert (row["before_ms"], row["after_ms"]) == (change.before_ms, change.after_ms)
+        assert row["verdict"] == change.verdict
+    one = measured("one", 0.7)
+    shares = charts.ecdf(one, one).frame()
+    assert len(shares) == 2 * sum(len(series.samples) for series in one.series)
+    assert set(shares.groupby(["query", "side"])["share"].max()) == {1.0}
+
+
+def test_rows_that_had_no_room_are_among_the_numbers() -> None:
+    names = tuple(f"query_{number}" for number in range(100))
+    assert len(charts.latencies(measured("", 1.0, names)).frame()) == 100

@@ -299,6 +299,27 @@ def test_the_story_on_another_server_and_schema(
     assert "richest_of_branch" in (run / "index.html").read_text()
 
 
+def test_a_rehearsal_tells_what_is_and_what_is_expected(
+    indexlab: Command, files: Path, pgbench15: Cluster
+) -> None:
+    (files / "wanted.sql").write_text("CREATE INDEX by_balance ON pgbench_accounts (abalance);\n")
+    (files / "asked.sql").write_text(
+        "-- name: in_debt\nSELECT aid FROM pgbench_accounts WHERE abalance < -100000;\n"
+        "-- name: the_first\nSELECT abalance FROM pgbench_accounts WHERE aid = 1;\n"
+    )
+    inputs = ("--target", pgbench15.uri(), "--plan", "wanted.sql", "--workload", "asked.sql")
+    done = indexlab(
+        *("run", *inputs, "--no-report", "--budget", "0.5"), PGPASSWORD=pgbench15.password
+    )
+    assert done.returncode == 0, done.stderr
+    told = {line.split(" ")[0]: line for line in done.stdout.splitlines() if line}
+    assert re.search(r" +[\d.]+ (ms|us|s) now +cost [\d,.]+ -> [\d,.]+ by ", told["in_debt"])
+    assert told["in_debt"].endswith("by public.by_balance")
+    assert told["the_first"].endswith("uses none of the planned indexes")
+    assert told["dry_run"].endswith("public.by_balance")
+    assert "by weight; what the planner thinks, not measured" in told["expected:"]
+
+
 def test_answers_reach_every_stage(indexlab: Command, files: Path, pgbench15: Cluster) -> None:
     (files / "asking.sql").write_text("CREATE INDEX mended ON pgbench_accounts (branch_no, aid);\n")
     inputs = ("--target", pgbench15.uri(), "--plan", "asking.sql", "--workload", "workload.sql")

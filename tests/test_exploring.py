@@ -52,6 +52,22 @@ def test_the_costliest_query_is_explained_with_times(lab: Lab) -> None:
     assert "executed once" in found.notes[0]
 
 
+def test_a_plan_that_was_asked_for_is_not_folded_away(lab: Lab) -> None:
+    shown = lab.explain("pending_badge")._repr_html_()
+    assert "<details open>" in shown
+    assert 'class="il-fold"' not in shown
+
+
+def test_what_a_verb_tells_ends_with_it(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(lab._progress, "_tell", lambda text, _part: told.append(text))
+    lab._read = None
+    nothing = lab.try_index(query="SELECT 1 FROM core.stations WHERE id = 1")
+    assert isinstance(nothing, Note)
+    assert told[0] == "reading the catalog"
+    assert told[-1] == ""
+
+
 def test_without_analyze_and_for_a_write_nothing_is_executed(lab: Lab) -> None:
     for found in (lab.explain("pending_badge", analyze=False), lab.explain("change_status")):
         assert isinstance(found, Explained)

@@ -14,6 +14,7 @@ import psycopg
 import pytest
 
 from indexlab import audit, formats, plan, rules
+from indexlab.cli import results
 from indexlab.errors import InputError
 from indexlab.formats import Source
 from indexlab.runs import Json, documents
@@ -263,3 +264,19 @@ def test_the_command_speaks_every_format(tmp_path: Path) -> None:
     assert run("--resolve", "wrong").returncode == 2
     assert run("--export", "flyway", "--export-to", "V1__x.sql").returncode == 1
     assert (tmp_path / "V1__x.sql.conf").exists()
+
+
+def test_sarif_messages_hide_nothing_and_link_nowhere(judge: Callable[[str], Json]) -> None:
+    text = 'CREATE INDEX by_x ON public.t ("[x](javascript:y)\u202e\u2028");\n'
+    log = formats.sarif(judge(text), Source("p.sql", text), version="1")
+    told = "".join(result["message"]["text"] for result in log["runs"][0]["results"])
+    assert "[x] (javascript:y)\\u202e\\u2028" in told
+
+
+def test_json_on_a_terminal_is_the_same_and_shows_what_would_hide() -> None:
+    document = {"name": "客 \u202e\u2028\x7f\x1b\U000e0001é"}
+    text = results.as_json(document)
+    assert json.loads(text) == document
+    assert "客" in text
+    assert "é" in text
+    assert not {"\u202e", "\u2028", "\x7f", "\x1b", "\U000e0001"} & set(text)

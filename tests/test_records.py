@@ -34,7 +34,6 @@ from indexlab.cli import terminal
 from indexlab.desk import Desk
 from indexlab.matrix import Matrix, Row
 from indexlab.records import Record
-from indexlab.runs import documents
 from indexlab.sandbox import Lacking
 from indexlab.statements import Recorded
 from indexlab.target import connect, resolve
@@ -233,7 +232,7 @@ def test_text_is_safe_for_a_terminal() -> None:
 
 
 def test_the_examples_of_the_docstrings_hold() -> None:
-    for module in (records, terminal, documents):
+    for module in (records, terminal):
         tested = doctest.testmod(module)
         assert (tested.failed, tested.attempted > 0) == (0, True)
 

@@ -426,3 +426,23 @@ def test_an_exploration_works_behind_the_veil(people: Target, tmp_path: Path) ->
         told = "".join(item._repr_html_() + repr(item) for item in shown)
     assert "Seq Scan on" in told
     assert _in(told) == set()
+
+
+def test_what_a_lab_was_given_is_shown_through_the_veil(people: Target, tmp_path: Path) -> None:
+    (tmp_path / "plan.sql").write_text(f"-- for '{IN_COMMENT}'\n{PLAN.strip()}")
+    given = (people.conninfo, str(tmp_path / "plan.sql"), str(tmp_path / "workload.sql"))
+    for redact in (True, False):
+        with labs.open_lab("audit", *given, redact=redact, what_if="off") as lab:
+            judged = lab.audit()
+            shown = (lab, lab.workload, lab.plan, lab.target, lab.server, judged.revised)
+            told = "".join(
+                item._repr_html_() + repr(item) + (item.frame().to_string() if item != lab else "")
+                for item in shown
+            )
+            told += (
+                lab.workload.queries[0].sql + lab.plan.text + judged.statements[0].statement.reason
+            )
+        assert "of_name" in told
+        assert "CREATE INDEX by_name ON people (name)" in told
+        secrets = {IN_TEXT, IN_SAMPLER, IN_COMMENT, COMMON, NUMBER}
+        assert _in(told) == (set() if redact else secrets - {IN_SAMPLER})

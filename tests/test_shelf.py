@@ -433,6 +433,17 @@ def test_reports_opens_the_index(
     assert opened == (place / "index.html").resolve().as_uri()
 
 
+def test_where_no_browser_opens_the_place_of_the_index_is_told(
+    kept: Callable[..., Run], tmp_path: Path, reports: Callable[..., Any]
+) -> None:
+    kept("one", audit=_audit("build"))
+    (tmp_path / "bin").mkdir()
+    bare = {"BROWSER": "", "DISPLAY": "", "WAYLAND_DISPLAY": "", "PATH": str(tmp_path / "bin")}
+    done = reports("--open", **bare)
+    assert done.returncode == 0
+    assert "no browser can be opened here: open reports/index.html" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from indexlab import statements, workload
+from indexlab import audit, benchmark, plan, starter, statements, workload
 from indexlab.statements import Recorded, Statements
 from indexlab.target import Target, connect
 
@@ -138,3 +138,31 @@ def test_names_that_a_workload_has_are_not_taken_again() -> None:
         item.name for item in statements.renamed([one, one], ["select_orders", "select_orders_2"])
     ]
     assert names == ["select_orders_3", "select_orders_4"]
+
+
+def test_what_the_kit_asks_about_rows_is_left_out(
+    counted: psycopg.Connection, database: Target
+) -> None:
+    wanted = plan.parse(
+        "CREATE UNIQUE INDEX one_note ON orders (customer, note);\n"
+        "CREATE INDEX low ON orders (lower(note), (1 / id)) WHERE id > 0;"
+    )
+    with connect(database) as other:
+        audit.read(counted, wanted, other=other)
+        starter.draft(counted, other)
+    texts = counted.execute('SELECT query FROM "Stats of ü".pg_stat_statements').fetchall()
+    assert sum("/* indexlab */" in text for (text,) in texts) >= 2
+    found = {one.name: one.text for one in statements.read(counted).recorded}
+    assert set(found) == {
+        *("select_orders", "select_orders_2", "update_orders", "delete_Odd__name__x"),
+    }, found
+
+
+def test_what_a_benchmark_runs_is_not_counted(
+    counted: psycopg.Connection, database: Target
+) -> None:
+    asked = workload.parse("-- name: q\nSELECT count(*) FROM orders WHERE customer = 7")
+    before = {one.name: one.calls for one in statements.read(counted).recorded}
+    sampled = workload.sample(counted, asked)
+    benchmark.measure(database, sampled, budget=0.2, precision=0.5)
+    assert {one.name: one.calls for one in statements.read(counted).recorded} == before

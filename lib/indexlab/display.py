@@ -74,6 +74,8 @@ padding:0 .55em;color:var(--il-warn,#7a4b00);background:var(--il-warn-soft,#fdf0
 
 MAX_COLOURED = 20_000
 """Characters of code from which on its words are not coloured."""
+HIDDEN = ("Cc", "Cf", "Cs", "Co", "Zl", "Zp")
+"""Categories of characters that nobody sees, or that end a line where nobody looks for it."""
 COLOURS = {"Keyword": "k", "String": "s", "Number": "n", "Comment": "c"}
 """Classes by the kind of a word, as Pygments names it."""
 
@@ -89,7 +91,7 @@ class Markup(str):
 
 
 def clean(text: object) -> str:
-    r"""Make control characters and bidirectional marks visible; newlines and tabs stay.
+    r"""Make control characters, bidirectional marks and the like visible; newlines and tabs stay.
 
     >>> clean("a\x1b[31mb\u202ec")
     'a\\x1b[31mb\\u202ec'
@@ -99,7 +101,7 @@ def clean(text: object) -> str:
         return shown
     return "".join(
         character
-        if character in "\n\t" or unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Co")
+        if character in "\n\t" or unicodedata.category(character) not in HIDDEN
         else character.encode("unicode_escape", "surrogatepass").decode()
         for character in shown
     )
@@ -235,7 +237,7 @@ class Note:
         return cls(text, Markup(f"<p>{escape(text)}</p>"))
 
     def __repr__(self) -> str:
-        return self.text
+        return clean(self.text)
 
     def _repr_html_(self) -> str:
         return self.markup

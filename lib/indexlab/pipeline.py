@@ -20,7 +20,7 @@ from indexlab.demo import database
 from indexlab.errors import IndexlabError, InputError
 from indexlab.lab import Inputs, Lab
 from indexlab.plan import IndexPlan
-from indexlab.progress import About, Tell
+from indexlab.progress import About, Tell, silent
 from indexlab.redaction import Veil
 from indexlab.runs import Json, Run, documents
 
@@ -216,7 +216,7 @@ class Pipeline:
             stages = Pipeline(one, self.tell)
             stages.apply()
             stages.benchmark()
-        database.renew(spec, progress=lambda _text, _part: None)
+        database.renew(spec, progress=silent)
         return documents.measurement(Run(place / "before")), documents.measurement(Run(place))
 
     def story(self) -> Json:
@@ -233,7 +233,7 @@ class Pipeline:
             query.kind == "read" or self._is_disposable()
             for query in self._inputs.workload.executable
         )
-        summary = _Summary(self.options, self._spec())
+        summary = _Summary(self.options, self._spec(), self.tell)
         with summary.kept(Run(out)):
             with summary.stage("audit"):
                 audit = self.audit()
@@ -435,8 +435,9 @@ def rollback(
 class _Summary:
     """What `run.json` will say; it is written however the run ends."""
 
-    def __init__(self, options: Options, target: str):
+    def __init__(self, options: Options, target: str, tell: Tell):
         self.options = options
+        self.tell = tell
         self.target = target
         self.started = datetime.now(UTC)
         self.stages: list[Json] = []
@@ -487,6 +488,7 @@ class _Summary:
             },
         )
         if options.report:
+            self.tell("writing the page over all stages", None)
             render.overview(run)
 
 

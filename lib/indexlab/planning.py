@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ from indexlab.catalog import Catalog
 from indexlab.errors import InputError, SandboxError, TargetError
 from indexlab.impact import Impact, Trial
 from indexlab.plan import CreateIndex, IndexPlan
+from indexlab.progress import Tell
 from indexlab.records import Record
 from indexlab.sandbox import Hypothetical, Sandbox, WhatIf, open_hypopg, open_sandbox
 from indexlab.target import Target
@@ -37,7 +38,6 @@ LIMIT = "SELECT pg_catalog.set_config('statement_timeout', %s, false)"
 
 Given = Mapping[str, str | None] | Sequence[str | None] | None
 """Values for the placeholders of a statement: by name, or in order of number."""
-Tell = Callable[[str, float | None], None]
 
 
 def check_mode(mode: str) -> None:
@@ -158,11 +158,16 @@ class Planner:
     def sampled(self) -> tuple[SampledQuery, ...]:
         """Return the queries with values, drawn once; one without is planned for any values."""
         if self._sampled is None:
-            self.tell("sampling parameter values", None)
             with targets.connect(self.target, read_only=True, purpose="audit") as conn:
                 conn.execute(LIMIT, [f"{SAMPLER_SECONDS}s"])
-                self._sampled = tuple(self._drawn(conn, query) for query in self.workload.queries)
+                self._sampled = tuple(self._draw(conn))
         return self._sampled
+
+    def _draw(self, conn: psycopg.Connection[Any]) -> Iterator[SampledQuery]:
+        queries = self.workload.queries
+        for number, query in enumerate(queries):
+            self.tell(f"sampling parameter values of {query.name}", number / len(queries))
+            yield self._drawn(conn, query)
 
     def _drawn(self, conn: psycopg.Connection[Any], query: Query) -> SampledQuery:
         one = Workload((query,), self.workload.source)

@@ -19,6 +19,10 @@ Tell = Callable[[str, float | None], None]
 """Takes a few words and the part that is done, from 0 to 1, where it is known."""
 
 
+def silent(_text: str, _fraction: float | None = None) -> None:
+    """Tell nobody."""
+
+
 class About(str):
     """A text about one of several things that go on side by side, each with a line of its own."""
 
@@ -113,7 +117,7 @@ def _found() -> Tell:
         return _to_file(Path(path))
     if "ipykernel" in sys.modules:
         return _Page().tell
-    return lambda _text, _fraction: None
+    return silent
 
 
 def _to_file(path: Path) -> Tell:

@@ -26,7 +26,7 @@ from indexlab.benchmark.series import HIDDEN
 from indexlab.catalog import Catalog, Index
 from indexlab.explain import Node
 from indexlab.impact import Trial
-from indexlab.plan import CreateIndex, DropIndex, IndexPlan
+from indexlab.plan import CommentOnIndex, CreateIndex, DropIndex, IndexDef, IndexPlan, Surrounding
 from indexlab.progress import About, Tell
 from indexlab.sql import RelationName
 from indexlab.statements import Recorded
@@ -109,8 +109,12 @@ SECRETS: Mapping[type, Mapping[str, Hide]] = {
         "purpose": _open,
         "waited_for": _waits,
     },
+    IndexPlan: {"source": _open},
+    CreateIndex: {"text": _open, "search_path": _open},
+    DropIndex: {"text": _open, "search_path": _open},
+    CommentOnIndex: {"text": _open, "comment": _open},
+    Surrounding: {"text": _open},
     StatementAudit: {
-        "statement": _open,
         "label": _open,
         "revised": _open,
         "undo": _open,
@@ -120,7 +124,7 @@ SECRETS: Mapping[type, Mapping[str, Hide]] = {
     ExistingAudit: {"index": _open, "label": _open, "drop": _open, "restore": _open},
 }
 """What is done with a field of a result; any other is looked through."""
-OPEN = (IndexPlan, CreateIndex, DropIndex, Index, RelationName, Server, Target)
+OPEN = (IndexDef, Index, RelationName, Server, Target)
 """What holds definitions and names only."""
 
 QUOTED = re.compile(

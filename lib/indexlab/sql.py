@@ -30,6 +30,8 @@ MAX_IDENTIFIER_BYTES = 63
 COMMENTS = (SQL_COMMENT, C_COMMENT)
 POSITIONS = ("location", "rexpr_list_start", "rexpr_list_end", "list_start", "list_end")
 """Fields of the grammar that say where words stand, not what they mean."""
+OWN = "/* indexlab */"
+"""Stands in what the kit asks about the rows of a target, for who reads pg_stat_statements."""
 
 
 @dataclass(frozen=True, slots=True)

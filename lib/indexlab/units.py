@@ -125,6 +125,26 @@ def listed(words: Iterable[str], most: int = 4) -> str:
     return " and ".join(filter(None, (", ".join(names[:-1]), names[-1]))) if names else "none"
 
 
+def gained(times: float, *, decided: bool) -> str:
+    """Say how many times faster a headline became, or that its interval leaves it in doubt.
+
+    >>> gained(43.1, decided=True), gained(6.66, decided=False)
+    ('43.1x faster', 'not significant')
+    """
+    return factor(1 / times) if decided else "not significant"
+
+
+def shortened(text: str, length: int) -> str:
+    """Cut the middle out of a long text.
+
+    >>> shortened("abcdefgh", 5), shortened("abc", 5)
+    ('ab…gh', 'abc')
+    """
+    if len(text) <= length:
+        return text
+    return f"{text[: length // 2]}…{text[-(length - length // 2 - 1) :]}"
+
+
 def plural(number: int, noun: str) -> str:
     """Say a number of things.
 

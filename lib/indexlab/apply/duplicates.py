@@ -10,7 +10,7 @@ import psycopg
 from psycopg import sql as compose
 from psycopg.rows import class_row
 
-from indexlab import units
+from indexlab import sql, units
 from indexlab.apply.sessions import search_in, settle, wanted_settings
 from indexlab.apply.statements import identifier
 from indexlab.apply.steps import Step
@@ -30,7 +30,7 @@ SELECT ARRAY[{keys}]::text[] AS values,
 HAVING count(*) > 1
  ORDER BY count(*) DESC,
           pg_catalog.min(d.ctid)
- LIMIT {limit}
+ LIMIT {limit} {mark}
 """
 
 
@@ -78,6 +78,7 @@ def _query(step: Step) -> compose.Composed:
         conditions=compose.SQL(" AND ").join(conditions or [compose.SQL("true")]),
         groups=compose.SQL(", ").join(keys),
         limit=compose.Literal(EXAMPLES),
+        mark=compose.SQL(sql.OWN),
     )
 
 

@@ -29,6 +29,7 @@ from indexlab.plan import (
     PlanStatement,
     revised,
 )
+from indexlab.progress import Tell, silent
 from indexlab.workload import Workload
 
 
@@ -39,6 +40,7 @@ def read(
     *,
     resolve: tuple[tuple[str, str], ...] = (),
     other: psycopg.Connection[Any] | None = None,
+    tell: Tell = silent,
 ) -> tuple[Catalog, Audit]:
     """Read the catalog and audit the plan against it; reads only.
 
@@ -53,10 +55,12 @@ def read(
         resolve: what names mean, old and new: `column` and `column`, `table.column` and `column`,
             `table` and `schema.table`, or `index` and `schema.index` for what is dropped.
         other: a second connection to the same address, to tell a transaction pooler by.
+        tell: is told what is read.
 
     Raises:
         InputError: a resolution answers nothing, or names what does not exist.
     """
+    tell("reading the catalog", None)
     catalog = catalogs.read(conn, plan)
     facts = Facts(catalog, _words(workload), resolutions=resolutions(resolve))
     drafts = _resolved(facts, plan)
@@ -70,17 +74,20 @@ def read(
         else draft
         for draft in drafts
     ]
+    tell("reading statistics", None)
     catalog = replace(
         catalog,
         statistics=statistics.read(conn, catalog, _tables(drafts)),
         activity=activity.read(conn, other),
     )
+    tell("asking a server about the plan", None)
     builds = scratch.ask(conn, catalog, drafts)
     answers = Answers(
         builds,
-        duplicates.count(conn, catalog, drafts, builds),
-        rows.read(conn, catalog, drafts, builds),
+        duplicates.count(conn, catalog, drafts, builds, tell),
+        rows.read(conn, catalog, drafts, builds, tell),
     )
+    tell("judging the plan", None)
     facts = replace(facts, catalog=catalog, answers=answers)
     return catalog, _judged(facts, plan, workload, drafts)
 

@@ -7,7 +7,7 @@ from typing import Any
 import psycopg
 from psycopg import sql as compose
 
-from indexlab import units
+from indexlab import sql, units
 from indexlab.catalog import Catalog, Relation
 from indexlab.catalog.partitions import bytes_of, partitions_of
 
@@ -21,7 +21,7 @@ BEGIN TRANSACTION READ ONLY;
 SET LOCAL statement_timeout = {timeout};
 SET LOCAL jit = off;
 SET LOCAL max_parallel_workers_per_gather = 0;
-{query};
+{query} {mark};
 COMMIT
 """
 ANSWER = 4
@@ -57,7 +57,9 @@ def one_row(conn: psycopg.Connection[Any], query: compose.Composed) -> tuple[Any
     Raises:
         psycopg.Error: what the server says against it; the transaction is over then.
     """
-    message = compose.SQL(BOUNDED).format(timeout=compose.Literal(TIMEOUT_MS), query=query)
+    message = compose.SQL(BOUNDED).format(
+        timeout=compose.Literal(TIMEOUT_MS), query=query, mark=compose.SQL(sql.OWN)
+    )
     try:
         cursor = conn.execute(message)
     except psycopg.Error:

@@ -12,6 +12,7 @@ from indexlab.audit.answers import Answer, Duplicates
 from indexlab.audit.bounded import not_to_be_read, one_row, rows_of, too_long
 from indexlab.audit.drafts import Draft
 from indexlab.catalog import Catalog, Index, Relation
+from indexlab.progress import Tell, silent
 
 # The planned index compares as the types' own equality does; NULLs are equal only if it says so.
 COUNT = """
@@ -36,6 +37,7 @@ def count(
     catalog: Catalog,
     drafts: Iterable[Draft],
     builds: Iterable[Answer] = (),
+    tell: Tell = silent,
 ) -> tuple[Duplicates, ...]:
     """Count duplicate rows for each UNIQUE statement; reads only, at most some seconds for each.
 
@@ -44,10 +46,15 @@ def count(
         catalog: the target.
         drafts: the planned statements, with tables and columns as corrected.
         builds: what a server made of them: an expression that it refuses is not run.
+        tell: is told which rows are counted.
     """
     refused = {item.statement for item in builds if item.refusal}
     asked = {d.index.sql: d for d in drafts if wants_counting(d) and d.index.sql not in refused}
-    return tuple(_counted(conn, catalog, draft) for draft in asked.values())
+    found = []
+    for number, draft in enumerate(asked.values()):
+        tell(f"counting duplicates for {draft.label}", number / len(asked))
+        found.append(_counted(conn, catalog, draft))
+    return tuple(found)
 
 
 def _counted(conn: psycopg.Connection[Any], catalog: Catalog, draft: Draft) -> Duplicates:

@@ -31,7 +31,11 @@ def its_length(_facts: Facts, draft: Draft) -> Draft:
 
 
 def each_has_a_name(scene: Scene, drafts: Drafts) -> Drafts:
-    """Rule 30: an unnamed index gets the name that the server would give it."""
+    """Rule 30: an unnamed index gets the name that the server would give it.
+
+    One that has been built under such a name is found there, so that a plan that has been applied
+    is not taken for another one.
+    """
     taken = {(d.relation.schema, d.index.name) for d in drafts if d.relation and d.index.name}
     named: list[Draft] = []
     # What was proposed for one draft and was taken is not tried again for the next.
@@ -45,7 +49,7 @@ def each_has_a_name(scene: Scene, drafts: Drafts) -> Drafts:
         name = next(
             name
             for name in proposals.setdefault((draft.relation.oid, words), _proposals(table, words))
-            if scene.catalog.named(schema, name) is None and (schema, name) not in taken
+            if (schema, name) not in taken and _is_free_or_its_own(scene, draft, schema, name)
         )
         taken.add((schema, name))
         wanted = None if draft.wanted is None else replace(draft.wanted, name=name)
@@ -58,6 +62,16 @@ def each_has_a_name(scene: Scene, drafts: Drafts) -> Drafts:
             )
         )
     return tuple(named)
+
+
+def _is_free_or_its_own(scene: Scene, draft: Draft, schema: str, name: str) -> bool:
+    holder = scene.catalog.named(schema, name)
+    if holder is None:
+        return True
+    existing = scene.catalog.index(schema, name)
+    if existing is None or draft.wanted is None or scene.dropped_before(existing.oid, draft.place):
+        return False
+    return existing.equals(replace(draft.wanted, name=name))
 
 
 def _words(index: IndexDef) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from indexlab.audit.answers import Answer, Rows
 from indexlab.audit.bounded import not_to_be_read, one_row, rows_of, too_long
 from indexlab.audit.drafts import Draft
 from indexlab.catalog import Catalog
+from indexlab.progress import Tell, silent
 
 METHODS = ("btree", "brin")
 """The methods that store whole values on their pages, and so have a limit."""
@@ -75,6 +76,7 @@ def read(
     catalog: Catalog,
     drafts: Iterable[Draft],
     builds: Iterable[Answer],
+    tell: Tell = silent,
 ) -> tuple[Rows, ...]:
     """Read the rows for each statement that may fail on one; reads only, some seconds at most each.
 
@@ -83,15 +85,21 @@ def read(
         catalog: the target.
         drafts: the planned statements, with tables and columns as corrected.
         builds: what a server made of them: an expression that it refuses is not run.
+        tell: is told which rows are read.
     """
     sound = {item.statement for item in builds if item.definition and not item.refusal}
     asked = {d.index.sql: d for d in drafts if d.verdict is None and d.wanted is not None}
     wide = _out_of_line(conn, {d.table().oid for d in asked.values() if _has_limit(d)})
-    return tuple(
-        _read(conn, catalog, draft)
+    read_ = [
+        draft
         for statement, draft in asked.items()
         if (statement in sound if _computes(draft) else _has_limit(draft) and _in(draft, wide))
-    )
+    ]
+    found = []
+    for number, draft in enumerate(read_):
+        tell(f"reading the rows for {draft.label}", number / len(read_))
+        found.append(_read(conn, catalog, draft))
+    return tuple(found)
 
 
 def _computes(draft: Draft) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from indexlab import display, records, units
-from indexlab.explain import Explain
+from indexlab.explain import Explain, folded
 from indexlab.records import Record
 from indexlab.target import Server
 
@@ -292,7 +292,7 @@ class Measurement(Record):
                 len(s.samples),
                 *_percentiles(s),
                 units.count(s.rows),
-                display.Markup(s.explain._repr_html_()),
+                folded(s.explain),
             )
             for s in self.series
         ]

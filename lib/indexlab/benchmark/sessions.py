@@ -48,10 +48,24 @@ def opened(address: Target, *, read_only: bool) -> Iterator[psycopg.Connection[A
             # A client that was killed lets go of the indexes that it hides before its query ends.
             with suppress(psycopg.errors.InvalidParameterValue):  # not on every system
                 conn.execute(LOOK_FOR_CLIENT)
+        _leave_uncounted(conn)
         yield conn
 
 
 LOOK_FOR_CLIENT = "SELECT pg_catalog.set_config('client_connection_check_interval', '1s', false)"
+
+# Only a superuser may; where the extension is not loaded, there is no such setting.
+UNCOUNTED = """
+SELECT pg_catalog.set_config(setting.name, 'none', false)
+  FROM pg_catalog.pg_settings AS setting
+ WHERE setting.name = 'pg_stat_statements.track'
+   AND pg_catalog.current_setting('is_superuser') = 'on'
+"""
+
+
+def _leave_uncounted(conn: psycopg.Connection[Any]) -> None:
+    """Keep what is measured out of pg_stat_statements, which tells what the application runs."""
+    conn.execute(UNCOUNTED)
 
 
 TIMEOUT = "SELECT pg_catalog.set_config('statement_timeout', %s, false)"

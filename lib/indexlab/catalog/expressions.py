@@ -81,14 +81,14 @@ def _in_canonical_words(index: Index, words: dict[str, Expression]) -> Index:
 
 # No row is read. In a WHERE, the server refuses what it refuses in an index, too: aggregates,
 # window functions and functions that return sets.
-TYPES = "SELECT {expressions} FROM ONLY {table} WHERE {conditions} LIMIT 0"
+TYPES = "SELECT {expressions} FROM ONLY {table} WHERE {conditions} LIMIT 0 {mark}"
 WORDS = "EXPLAIN (VERBOSE, COSTS OFF, FORMAT JSON) SELECT {expressions} FROM ONLY {table}"
 # The planner removes the arm that cannot be reached, so that the expression is not evaluated.
 COLLATION = """
 SELECT pg_catalog.to_regcollation(
            pg_catalog.pg_collation_for(CASE WHEN false THEN ({expression}) END))::oid::bigint
   FROM (SELECT) AS one
-  LEFT JOIN ONLY {table} ON false
+  LEFT JOIN ONLY {table} ON false {mark}
 """
 UNKNOWN = 705
 TEXTS = (19, 25, 1042, 1043)  # oids of name, text, char and varchar
@@ -104,6 +104,7 @@ def _asked(
     parts = {
         "table": compose.Identifier(relation.schema, relation.name),
         "expressions": compose.SQL(", ").join(_each("({})", texts)),
+        "mark": compose.SQL(sql.OWN),
         "conditions": compose.SQL(" OR ").join(_each("({}) IS NULL", texts)),
     }
     try:
@@ -146,7 +147,9 @@ def _collation(
     if not named or conn.info.server_version < 130000:  # which brought to_regcollation
         return 0
     query = compose.SQL(COLLATION).format(
-        expression=_verbatim(text), table=compose.Identifier(relation.schema, relation.name)
+        expression=_verbatim(text),
+        table=compose.Identifier(relation.schema, relation.name),
+        mark=compose.SQL(sql.OWN),
     )
     row = conn.execute(query).fetchone()
     return 0 if row is None else row[0] or 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from indexlab import display, units
@@ -42,6 +42,11 @@ COLOURS = {"good": AFTER, "calm": QUIET, "warn": BEFORE, "bad": WORSE}
 FEW_COLUMNS = 8
 FEW_POINTS = 400
 """So many builds are drawn one by one; of more, only their spread."""
+
+
+CELLS = ("target", "statement", "state")
+GAINS = ("target", "before_ms", "after_ms", "ratio")
+BUILDS = ("statement", "target", "seconds")
 
 
 def matrix(found: Matrix) -> Chart:
@@ -100,7 +105,13 @@ def _grid(found: Matrix, title: str, alt: str) -> Chart:
     )
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    return chart_of(figure, title, alt)
+    return chart_of(figure, title, alt, CELLS, _cells(found))
+
+
+def _cells(found: Matrix) -> Iterator[tuple[object, ...]]:
+    for row in found.rows:
+        for cell in row.cells:
+            yield row.name, cell.statement, cell.state
 
 
 def _square(axes: Axes, row: int, column: int, state: str) -> None:
@@ -163,7 +174,7 @@ def _shares(found: Matrix, title: str, alt: str) -> Chart:
             axes.barh([0], [0], color=COLOURS[tone], alpha=_alpha(tone), label=words)
     if named:
         figure.legend(loc="outside lower right", ncols=4, fontsize=8)
-    return chart_of(figure, title, alt)
+    return chart_of(figure, title, alt, CELLS, _cells(found))
 
 
 def _alpha(tone: str) -> float:
@@ -195,6 +206,11 @@ def gains(found: Matrix) -> Chart:
         return _gain_spread(measured, title, alt)
 
 
+def _gained(row: Row) -> tuple[object, ...]:
+    assert row.gain is not None
+    return row.name, row.gain.before_ms, row.gain.after_ms, row.gain.ratio
+
+
 def _each_gain(measured: Sequence[Row], title: str, alt: str) -> Chart:
     places = [-float(row) for row in range(len(measured))]
     figure, axes = new_axes(title, len(measured))
@@ -221,7 +237,7 @@ def _each_gain(measured: Sequence[Row], title: str, alt: str) -> Chart:
         axes.plot([], [], "o", color=BEFORE, label="before")
         axes.plot([], [], "D", color=AFTER, label="after")
         figure.legend(loc="outside lower right", ncols=2, fontsize=8.5)
-    return chart_of(figure, title, alt)
+    return chart_of(figure, title, alt, GAINS, map(_gained, measured))
 
 
 def _gain_spread(measured: Sequence[Row], title: str, alt: str) -> Chart:
@@ -246,7 +262,7 @@ def _gain_spread(measured: Sequence[Row], title: str, alt: str) -> Chart:
     axes.set_ylabel("targets")
     axes.grid(visible=True, axis="y", color=RULE, linewidth=0.5)
     axes.set_axisbelow(True)
-    return chart_of(figure, title, alt)
+    return chart_of(figure, title, alt, GAINS, map(_gained, measured))
 
 
 def _times(axes: Axes, low: float, high: float) -> None:
@@ -264,9 +280,11 @@ def _times(axes: Axes, low: float, high: float) -> None:
 def build_times(found: Matrix) -> Chart:
     """Draw how long the builds of each statement took over the targets, the longest on top."""
     times: dict[str, list[float]] = {}
-    for _row, cell in found.built():
+    rows = []
+    for row, cell in found.built():
         if cell.seconds is not None and cell.seconds > 0:
             times.setdefault(cell.statement, []).append(cell.seconds)
+            rows.append((cell.statement, row.name, cell.seconds))
     ranked = sorted(times.items(), key=lambda item: -_middle(item[1]))
     total = [seconds for _, some in ranked for seconds in some]
     title = "nothing was built"
@@ -309,7 +327,7 @@ def build_times(found: Matrix) -> Chart:
             "time to build, logarithmic; a diamond is the median (of so many), a band nine of ten"
             + left_out(len(shown), len(ranked))
         )
-        return chart_of(figure, title, alt)
+        return chart_of(figure, title, alt, BUILDS, rows)
 
 
 def _middle(values: Sequence[float]) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from indexlab import units
@@ -37,6 +37,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MOVED = ("faster", "slower")
+CHANGES = (
+    *("query", "kind", "before_ms", "after_ms", "ratio", "ratio_low", "ratio_high"),
+    *("bound", "verdict"),
+)
+DRIFT = ("query", "side", "round", "ratio")
+PRICE = ("query", "kind", "difference_ms", "significant")
+ECDF = ("query", "side", "latency_ms", "share")
 
 
 def before_after(comparison: Comparison) -> Chart:
@@ -79,7 +86,15 @@ def before_after(comparison: Comparison) -> Chart:
             axes.plot([], [], "o", color=BEFORE, label=label_of(comparison.before, "before"))
             axes.plot([], [], "D", color=AFTER, label=label_of(comparison.after, "after"))
             figure.legend(loc="outside lower right", ncols=2, fontsize=8.5)
-        return chart_of(figure, title, alt)
+        return chart_of(figure, title, alt, CHANGES, map(_changed, changes))
+
+
+def _changed(change: Change) -> tuple[object, ...]:
+    """Return the numbers of `CHANGES`; `bound` says which side is known as a lower bound only."""
+    return (
+        *(change.query, change.kind, change.before_ms, change.after_ms),
+        *(change.ratio, change.ratio_low, change.ratio_high, change.bound, change.verdict),
+    )
 
 
 def _interval(change: Change) -> tuple[float, float]:
@@ -131,7 +146,7 @@ def forest(comparison: Comparison) -> Chart:
             "median after / before, logarithmic; below 1 is faster"
             + left_out(len(shown), len(changes))
         )
-        return chart_of(figure, title, alt)
+        return chart_of(figure, title, alt, CHANGES, map(_changed, changes))
 
 
 def _log_ratio(axes: Axes, values: Sequence[float]) -> None:
@@ -175,8 +190,7 @@ def drift(before: Measurement, after: Measurement, comparison: Comparison) -> Ch
         figure = new_figure(title, 0.9 + 1.6 * max(1, len(pairs)))
         for number, (old, young) in enumerate(pairs):
             axes = figure.add_subplot(len(pairs), 1, number + 1)
-            whole = [sample.ms for series in (old, young) for sample in series.samples]
-            middle = sorted(whole)[len(whole) // 2]
+            middle = _middle(old, young)
             for series, colour, line in ((old, BEFORE, "--"), (young, AFTER, "-")):
                 rounds, shares = _by_round(series, middle)
                 axes.plot(rounds, shares, line, marker=".", color=colour, linewidth=1.3)
@@ -196,7 +210,21 @@ def drift(before: Measurement, after: Measurement, comparison: Comparison) -> Ch
             axes.plot([], [], "--", color=BEFORE, label=label_of(before.label, "before"))
             axes.plot([], [], "-", color=AFTER, label=label_of(after.label, "after"))
             figure.legend(loc="outside lower right", ncols=2, fontsize=8.5)
-        return chart_of(figure, title, alt)
+        return chart_of(figure, title, alt, DRIFT, _drifted(pairs))
+
+
+def _drifted(pairs: Sequence[tuple[Series, Series]]) -> Iterator[tuple[object, ...]]:
+    """Return each round's latency as a ratio to the control's median over both sides."""
+    for old, young in pairs:
+        middle = _middle(old, young)
+        for side, series in (("before", old), ("after", young)):
+            for number, share in zip(*_by_round(series, middle), strict=True):
+                yield old.query, side, number, share
+
+
+def _middle(old: Series, young: Series) -> float:
+    whole = sorted(sample.ms for series in (old, young) for sample in series.samples)
+    return whole[len(whole) // 2]
 
 
 def _by_round(series: Series, middle: float) -> tuple[list[int], list[float]]:
@@ -266,7 +294,16 @@ def price(found: Price, comparison: Comparison) -> Chart:
             "difference per call, logarithmic; reads above, writes below the line"
             + left_out(len(shown), len(reads) + len(writes))
         )
-        return chart_of(figure, title, alt)
+        return chart_of(figure, title, alt, PRICE, _paid(reads, writes, sure))
+
+
+def _paid(
+    reads: Sequence[tuple[str, float]], writes: Sequence[tuple[str, float]], sure: Collection[str]
+) -> Iterator[tuple[object, ...]]:
+    """Return what a call of each read saves, and what one of each write pays."""
+    for kind, sides in (("read", reads), ("write", writes)):
+        for name, value in sides:
+            yield name, kind, value, name in sure
 
 
 def _doubt(name: str, sure: Collection[str]) -> str:
@@ -345,4 +382,13 @@ def ecdf(before: Measurement, after: Measurement) -> Chart:
             axes.plot([], [], "--", color=BEFORE, label=label_of(before.label, "before"))
             axes.plot([], [], "-", color=AFTER, label=label_of(after.label, "after"))
             figure.legend(loc="outside lower right", ncols=2, fontsize=8.5)
-        return chart_of(figure, title, alt)
+        return chart_of(figure, title, alt, ECDF, _shares(pairs))
+
+
+def _shares(pairs: Sequence[tuple[Series, Series]]) -> Iterator[tuple[object, ...]]:
+    """Return each latency with the share of executions that took no longer."""
+    for old, young in pairs:
+        for side, series in (("before", old), ("after", young)):
+            times = sorted(sample.ms for sample in series.samples)
+            for number, ms in enumerate(times, 1):
+                yield old.query, side, ms, number / len(times)

@@ -6,7 +6,7 @@ import base64
 import io
 import math
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -78,6 +78,10 @@ class Chart(Record):
     title: str
     alt: str
     """The text for those who do not see the chart."""
+    columns: tuple[str, ...] = field(default=(), repr=False)
+    """What the numbers behind the chart are, each with its unit: `p50_ms`, `bytes`, `seconds`."""
+    rows: tuple[tuple[object, ...], ...] = field(default=(), repr=False)
+    """The numbers, in the order in which they are drawn; also those that had no room."""
     _drawn: dict[str, bytes] = field(default_factory=dict, init=False, repr=False)
     """As a picture, once it was: a run keeps it, and then the page shows it."""
 
@@ -143,13 +147,20 @@ class Chart(Record):
         return stream.getvalue()
 
     def frame(self) -> pd.DataFrame:
-        """Return the chart in words as a pandas DataFrame of one row.
+        """Return the numbers that are drawn as a pandas DataFrame, also those that had no room.
 
-        Columns: `title`, the finding; `alt`, the numbers that it draws.
+        Its columns are those of the chart. They say what a row is about (`query`, `index`,
+        `target`, `statement`, `side`, `phase`, `beside`, `round`, `kind`, `group`), and what is
+        drawn, with its unit: `before_ms`, `after_ms`, `p50_ms`, `p95_ms`, `p99_ms`, `latency_ms`
+        and `difference_ms` are milliseconds, `seconds` and `bytes` are these, `rows` are counted;
+        `ratio`, `ratio_low` and `ratio_high` are after / before, in a drift a round's latency to
+        the median; `share`, and of a query's or the workload's cost `share_saved_alone` and
+        `share_lost_without`, are from 0 to 1. `used`, `significant`, `bound`, `state` and `verdict`
+        are what the marks say.
         """
         import pandas as pd
 
-        return pd.DataFrame([(self.title, self.alt)], columns=["title", "alt"])
+        return pd.DataFrame(list(self.rows), columns=list(self.columns))
 
     def __repr__(self) -> str:
         return display.clean(f"<Chart: {self.title}>")
@@ -192,11 +203,17 @@ def _palette() -> list[int]:
     ]
 
 
-def chart_of(figure: Figure, title: str, alt: str) -> Chart:
+def chart_of(
+    figure: Figure,
+    title: str,
+    alt: str,
+    columns: tuple[str, ...],
+    rows: Iterable[tuple[object, ...]],
+) -> Chart:
     """Lay the figure out once: each further layout would move things a little."""
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
-    return Chart(figure, title, alt)
+    return Chart(figure, title, alt, columns, tuple(rows))
 
 
 @contextmanager
@@ -312,10 +329,7 @@ def sentence(title: str, parts: Iterator[str], warnings: Sequence[str] = ()) -> 
 
 def short(name: str, length: int) -> str:
     """Cut the middle out of a long name: beginnings are often shared, ends tell apart."""
-    text = " ".join(plain(name).split())
-    if len(text) <= length:
-        return text
-    return f"{text[: length // 2]}…{text[-(length - length // 2 - 1) :]}"
+    return units.shortened(" ".join(plain(name).split()), length)
 
 
 def label_of(text: str, otherwise: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from indexlab import units
@@ -33,13 +33,19 @@ from indexlab.charts.figure import (
     style,
     wrapped,
 )
-from indexlab.impact import NOTICEABLE, Impact, QueryImpact, saved
+from indexlab.impact import NOTICEABLE, Candidate, Impact, QueryImpact, saved
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 FEW_COLUMNS = 8
 """So many names have room to be written aslant below their columns."""
+
+
+BUILDS = ("index", "bytes", "seconds")
+SIZES = ("index", "bytes", "group")
+WORTH = ("query", "index", "share_saved_alone", "used")
+VALUES = ("index", "bytes", "share_lost_without", "share_saved_alone", "used")
 
 
 def builds(
@@ -71,7 +77,7 @@ def builds(
         right.tick_params(left=False, labelleft=False)
         left.set_xlabel("size on disk" + left_out(len(shown), len(rows)))
         right.set_xlabel("time to build")
-        return chart_of(figure, title, alt)
+        return chart_of(figure, title, alt, BUILDS, rows)
 
 
 def index_sizes(
@@ -117,7 +123,7 @@ def index_sizes(
                 loc="lower right",
                 fontsize=8.5,
             )
-        return chart_of(figure, title, alt)
+        return chart_of(figure, title, alt, SIZES, rows)
 
 
 def worth(impact: Impact) -> Chart:
@@ -197,11 +203,25 @@ def worth(impact: Impact) -> Chart:
             + left_out(len(rows), len(known)),
             fontsize=9,
         )
-        return chart_of(figure, title, alt)
+        return chart_of(figure, title, alt, WORTH, _worths(known, planned))
+
+
+def _worths(queries: Sequence[QueryImpact], indexes: Sequence[str]) -> Iterator[tuple[object, ...]]:
+    for query in queries:
+        for name in indexes:
+            yield query.query, name, saved(query, name), name in query.uses_after
 
 
 def _matters(query: QueryImpact, index: str) -> bool:
     return index in query.uses_after or abs(saved(query, index)) >= NOTICEABLE
+
+
+def _valued(impact: Impact, items: Sequence[Candidate]) -> Iterator[tuple[object, ...]]:
+    """Return sizes, and shares of the cost of the whole workload."""
+    whole = impact.cost_before or 1.0
+    for item in items:
+        lost, alone = impact.worth(item.name) / whole, impact.worth_alone(item.name) / whole
+        yield item.name, item.bytes, lost, alone, bool(impact.users(item.name))
 
 
 def bytes_against_worth(impact: Impact) -> Chart:
@@ -276,7 +296,7 @@ def bytes_against_worth(impact: Impact) -> Chart:
                     [], [], "o", color=QUIET, markerfacecolor="white", label="used by no query"
                 )
             figure.legend(loc="outside lower right", ncols=3, fontsize=8.5)
-        return chart_of(figure, title, alt)
+        return chart_of(figure, title, alt, VALUES, _valued(impact, ranked))
 
 
 def _log_bytes(axes: Axes, values: Sequence[float]) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from indexlab import units
-from indexlab.benchmark import Measurement, Scaling, Series, Writers
+from indexlab.benchmark import Growth, Measurement, Scaling, Series, Writers
 from indexlab.charts.figure import (
     AFTER,
     BEFORE,
@@ -34,6 +34,12 @@ from indexlab.charts.figure import (
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+
+GROWTH = ("query", "side", "rows", "p50_ms")
+LATENCIES = ("query", "p50_ms", "p95_ms", "p99_ms")
+WRITERS = ("beside", "seconds", "latency_ms")
+WRITING = ("phase", "seconds", "latency_ms")
 
 
 def scale(found: Scaling) -> Chart:
@@ -82,7 +88,14 @@ def scale(found: Scaling) -> Chart:
             axes.plot([], [], "--", marker="o", color=BEFORE, label="without the indexes")
             axes.plot([], [], "-", marker="D", color=AFTER, label="with them")
             figure.legend(loc="outside lower right", ncols=2, fontsize=8.5)
-        return chart_of(figure, title, alt)
+        return chart_of(figure, title, alt, GROWTH, _grown(found.rows, growths))
+
+
+def _grown(rows: Sequence[int], growths: Sequence[Growth]) -> Iterator[tuple[object, ...]]:
+    for growth in growths:
+        for side, times in (("before", growth.before_ms), ("after", growth.after_ms)):
+            for count, ms in zip(rows, times, strict=True):
+                yield growth.query, side, count, ms
 
 
 def _log_both(axes: Axes, rows: Sequence[int], times: Sequence[float]) -> None:
@@ -120,6 +133,7 @@ def latencies(measurement: Measurement) -> Chart:
         (f"{s.query}: p50 {units.ms(s.p50_ms)}, p95 {units.ms(s.p95_ms)}, p99 {units.ms(s.p99_ms)}"
          for s in series),
     )  # fmt: skip
+    rows = [(s.query, s.p50_ms, s.p95_ms, s.p99_ms) for s in series]
     shown = series[:MAX_ROWS]
     with style():
         figure, axes = new_axes(title, len(shown))
@@ -155,7 +169,7 @@ def latencies(measurement: Measurement) -> Chart:
             ):
                 axes.plot([], [], mark, color=colour, label=label)
             figure.legend(loc="outside lower right", ncols=3, fontsize=8.5)
-        return chart_of(figure, title, alt)
+        return chart_of(figure, title, alt, LATENCIES, rows)
 
 
 def _marks(series: Series) -> tuple[tuple[float, str, str], ...]:
@@ -181,6 +195,7 @@ def writers(
     )
     told = (f"beside {name}: {units.plural(len(points), 'write')}" for name, points, _ in sides)
     alt = sentence(title, told)
+    rows = [(name, at, ms) for name, points, _ in sides for at, ms in points]
     with style():
         figure = new_figure(title, 3.6)
         panels = figure.subplots(1, 2, sharey=True)
@@ -200,7 +215,7 @@ def writers(
             axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: units.ms(value)))
             axes.yaxis.set_minor_formatter(NullFormatter())
         panels[0].set_ylabel("latency of a write")
-        return chart_of(figure, title, alt)
+        return chart_of(figure, title, alt, WRITERS, rows)
 
 
 def writing(seen: Writers) -> Chart:
@@ -227,6 +242,7 @@ def writing(seen: Writers) -> Chart:
         "while": (0.0, seen.seconds),
         "after": (seen.seconds, max((at for at, _ in seen.points), default=seen.seconds)),
     }
+    rows = [(_phase(at, seen.seconds), at, ms) for at, ms in seen.points]
     with style():
         figure = new_figure(title, 3.4)
         axes = figure.add_subplot()
@@ -242,7 +258,12 @@ def writing(seen: Writers) -> Chart:
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: units.ms(value)))
         axes.yaxis.set_minor_formatter(NullFormatter())
-        return chart_of(figure, title, alt)
+        return chart_of(figure, title, alt, WRITING, rows)
+
+
+def _phase(at: float, seconds: float) -> str:
+    """Name the phase of a moment; the builds begin at 0 and take so many seconds."""
+    return "before" if at < 0 else "while" if at <= seconds else "after"
 
 
 def _quantile(values: Sequence[float], share: float) -> float:

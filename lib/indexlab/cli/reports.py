@@ -59,8 +59,8 @@ def reports(
         say([as_json(_document(found, fates, gone))])
     else:
         say([*_pruned(fates, gone, dry_run=dry_run), *_lines(found), f"index: {page.as_posix()}"])
-    if show:
-        webbrowser.open(page.absolute().as_uri())
+    if show and not webbrowser.open(page.absolute().as_uri()):
+        click.echo(f"no browser can be opened here: open {page.as_posix()} in one", err=True)
     return 0
 
 

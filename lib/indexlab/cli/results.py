@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -47,8 +48,12 @@ def show(lines: Iterable[Line]) -> None:
 
 
 def as_json(document: Mapping[str, Any]) -> str:
-    """Write a document as it is printed."""
-    return json.dumps(document, indent=1, ensure_ascii=False)
+    """Write a document as it is printed: what a terminal would act on, or hide, as an escape."""
+
+    def shown(found: re.Match[str]) -> str:
+        return found[0] if found[0].isprintable() else json.dumps(found[0])[1:-1]
+
+    return re.sub(r"[^\x00-\x7e]", shown, json.dumps(document, indent=1, ensure_ascii=False))
 
 
 def where(chosen: Options, page: str) -> str:
@@ -112,7 +117,6 @@ def benchmark_lines(document: Mapping[str, Any]) -> list[str]:
     """Say what changed, or how long each query takes."""
     from indexlab import units
     from indexlab.display import clean
-    from indexlab.runs import documents
 
     failed = [
         f"{clean(one['query']):<32} fails {clean(one['reason'])}"
@@ -131,12 +135,61 @@ def benchmark_lines(document: Mapping[str, Any]) -> list[str]:
         lines += [
             "",
             f"{units.ms(headline['before_ms'])} -> {units.ms(headline['after_ms'])} "
-            f"({documents.gained(headline)}) over the "
+            f"({units.gained(headline['ratio'], decided=headline.get('decided', True))}) over the "
             f"{units.plural(len(headline['queries']), 'query')} with a new index",
         ]
     if document.get("mode") == "interleaved":
         lines.append("measured in turns, with and without the indexes: the most trustworthy mode")
     return lines
+
+
+def expected_lines(
+    impact: Iterable[Mapping[str, Any]], measured: Mapping[str, Any] | None
+) -> list[str]:
+    """Say how long each query takes now, and what the planner expects of the plan.
+
+    Args:
+        impact: of an audit, query by query.
+        measured: the benchmark of the target as it is, where there is one.
+    """
+    from indexlab import units
+    from indexlab.display import clean
+
+    forecast = {item["query"]: item for item in impact}
+    times = {} if measured is None else {one["query"]: one for one in measured["queries"]}
+    lines = []
+    for name in dict.fromkeys([*times, *forecast]):
+        parts = [f"{clean(name):<32}"]
+        if times:
+            now = f"{units.ms(times[name]['p50_ms']):>9} now" if name in times else "not run"
+            parts.append(f"{now:<13}")
+        parts.append(_expected(forecast.get(name)))
+        lines.append("  ".join(parts).rstrip())
+    known = [item for item in forecast.values() if item["cost_before"]]
+    if known:
+        before = sum(item["weight"] * item["cost_before"] for item in known)
+        after = sum(item["weight"] * item["cost_after"] for item in known)
+        lines += [
+            "",
+            f"expected: cost {units.cost(before)} -> {units.cost(after)} over "
+            f"{units.plural(len(known), 'query')}, by weight; what the planner thinks, not measured",
+        ]
+    return lines
+
+
+def _expected(item: Mapping[str, Any] | None) -> str:
+    """Say what the planner expects of one query."""
+    from indexlab import units
+    from indexlab.display import clean
+
+    if item is None or not item["cost_before"]:
+        return "not simulated"
+    new = [clean(name) for name in item["indexes_used"] if name not in item["indexes_used_before"]]
+    before, after = units.cost(item["cost_before"]), units.cost(item["cost_after"])
+    if new:
+        return f"cost {before} -> {after} by {units.listed(new)}"
+    moved = f" -> {after}" if after != before else ""
+    return f"cost {before}{moved}, uses none of the planned indexes"
 
 
 def _latency(query: Mapping[str, Any]) -> str:

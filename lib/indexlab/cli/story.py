@@ -16,6 +16,7 @@ from indexlab.cli.results import (
     as_json,
     audit_lines,
     benchmark_lines,
+    expected_lines,
     regressed,
     result,
     say,
@@ -124,14 +125,25 @@ def _told(document: Mapping[str, Any], form: str, chosen: Options) -> int:
     from indexlab.runs import Run
 
     out = Run(chosen.out)
-    lines = audit_lines(out.read_json("audit"))
+    audit = out.read_json("audit")
+    unresolved = any(pipeline.is_open(item) for item in audit["statements"])
+    lines = audit_lines(audit)
     if out.has("apply"):
         lines += ["", *steps_lines(out.read_json("apply"), notes=False)]
     if document["headline"] is not None:
         lines += ["", *benchmark_lines(out.read_json("benchmark"))]
+    elif not document["execute"]:
+        now = Run(chosen.out / "before")
+        measured = now.read_json("benchmark") if now.has("benchmark") else None
+        expected = expected_lines(audit["impact"], measured)
+        lines += ["", *expected] if expected else []
+        if unresolved:
+            lines += [
+                "",
+                "nothing would be applied: mend the plan, or answer with --resolve old=new",
+            ]
     if document["notices"]:
         lines += ["", *map(clean, document["notices"])]
     result(document, form, lines, chosen, "index.html")
     slower = regressed(chosen)
-    unresolved = any(pipeline.is_open(item) for item in out.read_json("audit")["statements"])
     return FOUND if unresolved or slower else 0

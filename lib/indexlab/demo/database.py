@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 
 import psycopg
@@ -12,11 +12,11 @@ from psycopg import sql as compose
 
 from indexlab import demo, embedded
 from indexlab.errors import InputError
+from indexlab.progress import Tell
 from indexlab.target import Target
 
 ROWS_VARIABLE = "INDEXLAB_DEMO_ROWS"
 
-Tell = Callable[[str, float | None], None]
 PARTS = (0.0, 0.25, 0.3, 0.5, 0.85)
 """How much of a load is done when each of its steps begins, as it was measured."""
 

@@ -3,6 +3,16 @@
 from indexlab.explain.differences import difference
 from indexlab.explain.nodes import Buffers, Explain, Node
 from indexlab.explain.reading import parse, run, run_generic
-from indexlab.explain.trees import tree
+from indexlab.explain.trees import folded, tree
 
-__all__ = ["Buffers", "Explain", "Node", "difference", "parse", "run", "run_generic", "tree"]
+__all__ = [
+    "Buffers",
+    "Explain",
+    "Node",
+    "difference",
+    "folded",
+    "parse",
+    "run",
+    "run_generic",
+    "tree",
+]

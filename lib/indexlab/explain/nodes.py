@@ -179,7 +179,7 @@ class Explain(Record):
     def _repr_html_(self) -> str:
         from indexlab.explain import trees
 
-        return trees.folded(self)
+        return trees.tree(self)
 
 
 def _walk(node: Node) -> Iterator[Node]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from urllib.parse import quote
 
 from indexlab import rules
+from indexlab.display import clean
 from indexlab.formats.remarks import Remark, Source, remarks
 from indexlab.runs import Json
 
@@ -58,13 +59,18 @@ def _result(remark: Remark, source: Source, number: int) -> Json:
         "ruleId": remark.rule,
         "ruleIndex": number,
         "level": LEVELS[remark.severity],
-        "message": {"text": remark.message + fix},
+        "message": {"text": _unlinked(remark.message + fix)},
         "locations": [_location(remark, source)],
         "properties": {"evidence": [list(pair) for pair in remark.evidence]},
     }
     if remark.suppressed:
         result["suppressions"] = [{"kind": "inSource", "justification": remark.suppressed}]
     return result
+
+
+def _unlinked(text: str) -> str:
+    """Write a message in which nothing is hidden, and in which no viewer finds a link."""
+    return clean(text).replace("](", "] (")
 
 
 def _location(remark: Remark, source: Source) -> Json:

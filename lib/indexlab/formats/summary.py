@@ -19,6 +19,8 @@ APART = "&#8203;"
 ADDRESS = re.compile(r"(?<=:)(?=//)|(?<=www)(?=\.)", re.IGNORECASE)
 """Where an address would be taken for a link."""
 MOST_ROWS = 60
+LONGEST_NAME, LONGEST_ALT = 120, 4_000
+"""Characters: a comment holds some ten thousands."""
 GRAVE = ("error", "warning")
 
 
@@ -36,7 +38,7 @@ def summary(found: dict[str, Json], *, chart: str = "", alt: str = "") -> str:
     run = found.get("run") or {}
     parts += [f"> **Mind:** {escaped(notice)}" for notice in run.get("notices", ())]
     if chart:
-        parts.append(f"![{escaped(alt)}]({chart})")
+        parts.append(f"![{escaped(units.shortened(alt, LONGEST_ALT))}]({chart})")
     if audit is not None:
         parts.append(
             _table(("verdict", "index", "line", "outcome", "why"), _verdicts(audit, apply))
@@ -58,7 +60,7 @@ def finding(found: dict[str, Json]) -> str:
         if headline["queries"]:
             parts.append(
                 f"{units.ms(headline['before_ms'])} → {units.ms(headline['after_ms'])} "
-                f"({documents.gained(headline)}) over the "
+                f"({units.gained(headline['ratio'], decided=headline.get('decided', True))}) over the "
                 f"{units.plural(len(headline['queries']), 'query')} with a new index"
             )
         else:
@@ -178,8 +180,8 @@ def _shown(character: str) -> str:
 
 
 def _code(text: object) -> str:
-    """Write a name as code."""
-    flat = " ".join(clean(text).split())
+    """Write a name as code; a very long one without its middle."""
+    flat = units.shortened(" ".join(clean(text).split()), LONGEST_NAME)
     return f"<code>{''.join(_as_entity(character) for character in flat)}</code>"
 
 

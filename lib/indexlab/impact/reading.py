@@ -11,7 +11,7 @@ So the number of plans grows with queries x (2 x values + plans x indexes of the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -22,6 +22,7 @@ from indexlab.explain import Explain
 from indexlab.impact.matrix import Candidate, Existing, Impact, QueryImpact, Situation, Variant
 from indexlab.impact.reach import Families, Names, relation_of, relations
 from indexlab.plan import CreateIndex, IndexPlan
+from indexlab.progress import Tell, silent
 from indexlab.sandbox import Hypothetical, WhatIf
 from indexlab.sql import RelationName
 from indexlab.workload import Query, SampledQuery, Values
@@ -29,8 +30,6 @@ from indexlab.workload import Query, SampledQuery, Values
 VARIANTS = 5
 """So many plans of a query that differ by value are followed; the rarer ones are counted only."""
 ONE_SESSION = "the plan itself drops {}, which cannot be hidden here: it counts as still there"
-
-Tell = Callable[[str, float | None], None]
 
 
 def read(
@@ -41,7 +40,7 @@ def read(
     *,
     unseen: Mapping[str, str] | None = None,
     notes: Mapping[str, str] | None = None,
-    tell: Tell | None = None,
+    tell: Tell = silent,
 ) -> Impact:
     """Plan every query in every situation that matters; reads only.
 
@@ -56,7 +55,7 @@ def read(
         notes: what else is to be known of a query, by its name.
         tell: is told what goes on.
     """
-    matrix = _Reading(whatif, catalog, tell or (lambda _words, _part: None))
+    matrix = _Reading(whatif, catalog, tell)
     matrix.add(plan)
     matrix.plan_all(sampled)
     matrix.plan_alone()

@@ -56,14 +56,14 @@ class Applying(Ground):
         unresolved = self.unresolved()
         if unresolved:
             raise InputError(
-                f"{units.plural(len(unresolved), 'statement')} of {self.plan.source!r} cannot be "
+                f"{units.plural(len(unresolved), 'statement')} of {self._plan.source!r} cannot be "
                 f"applied as they are ({', '.join(unresolved)}): mend them, or apply "
                 "revised_plan.sql of the audit, which leaves them out"
             )
         sampled = self._sampled_writes(chosen.watch_writers) if execute else ()
         snapshot, weighed = self._judged()
         audit = weighed.audit
-        begun = unfinished(snapshot, audit, self.plan, constraints=chosen.attach_constraint)
+        begun = unfinished(snapshot, audit, self._plan, constraints=chosen.attach_constraint)
         wanted = with_drops(audit.revised, audit.replaced if chosen.drop_replaced else ())
         wanted = replace(wanted, statements=(*begun, *wanted.statements))
 
@@ -87,7 +87,6 @@ class Applying(Ground):
         applied = replace(applied, outcomes=(*left_out, *applied.outcomes))
         applied = self._veil.result(applied)
         self._write("apply", documents.of_apply(applied, self.target, self.server))
-        self._progress.done()
         return applied
 
     def _sampled_writes(self, rate: float) -> tuple[SampledQuery, ...]:
@@ -100,7 +99,7 @@ class Applying(Ground):
             return ()
         if self.disposable:
             with targets.connect(self.target, read_only=True, purpose="benchmark") as conn:
-                sampled = workloads.sample(conn, self.workload)
+                sampled = workloads.sample(conn, self._workload)
             self._veil.learn_samples(sampled)
         else:
             sampled = ()

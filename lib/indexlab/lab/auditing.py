@@ -29,18 +29,16 @@ class Auditing(Ground):
         _, weighed = self._judged()
         audit, impact = self._veil.result(weighed.audit), self._veil.result(weighed.impact)
         if self.run is not None:
-            told = None if self._veil.worn else self.workload
+            told = None if self._veil.worn else self._workload
             self.run.write("revised_plan.sql", auditing.revised_plan_sql(audit))
             self.run.write("migration.sql", auditing.migration_sql(audit, told))
             self.run.write("rollback.sql", auditing.rollback_sql(audit))
             self._write("audit", documents.of_audit(audit, self.target, impact))
-        self._progress.done()
         return audit
 
     def impact(self) -> Impact | Note:
         """Say what the plan does to each query, and what each of its indexes is worth."""
         _, weighed = self._judged()
-        self._progress.done()
         return weighed.impact or Note.words(weighed.reason)
 
     def worth(self) -> Chart | Note:
@@ -81,11 +79,9 @@ class Auditing(Ground):
         """
         catalog, audit = self._ruled()
         revised = (audit if self._weighed is None else self._weighed.audit).revised
-        trial = self._planner.attempt(
+        return self._planner.attempt(
             catalog, statement, query=query, values=values, with_plan=with_plan, plan=revised
         )
-        self._progress.done()
-        return trial
 
     def revised(self) -> IndexPlan:
         """Return the plan that would be applied, from the audit of this session."""

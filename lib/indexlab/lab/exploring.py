@@ -135,10 +135,9 @@ class Exploring(Auditing):
         """
         self._progress.tell("reading pg_stat_statements")
         found: Statements | Costs = self._statements()
-        if isinstance(found, Statements) and not found.recorded and self.workload.queries:
+        if isinstance(found, Statements) and not found.recorded and self._workload.queries:
             found = self._costs(found.reason)
         self._slowest = found
-        self._progress.done()
         return found
 
     def _costs(self, reason: str) -> Costs:
@@ -174,9 +173,7 @@ class Exploring(Auditing):
             return Note.words(NO_QUERY)
         runs = analyze and one.query.kind == "read" and bool(one.values)
         self._progress.tell(f"{'running' if runs else 'planning'} {one.query.name}")
-        found = self._planned(one, seconds=statement_timeout if runs else 0.0)
-        self._progress.done()
-        return found
+        return self._planned(one, seconds=statement_timeout if runs else 0.0)
 
     def _planned(self, one: SampledQuery, *, seconds: float = 0.0) -> Explained:
         """Ask for the plan of a query; with seconds, execute it once."""
@@ -225,7 +222,7 @@ class Exploring(Auditing):
                 "No index was named, and the plan has none on the tables of this query: say one as "
                 "CREATE INDEX ... ON ..."
             )
-        known = any(one.query.name == other.name for other in self.workload.queries)
+        known = any(one.query.name == other.name for other in self._workload.queries)
         catalog, audit = self._ruled()
         try:
             trial = self._planner.attempt(
@@ -237,9 +234,7 @@ class Exploring(Auditing):
                 plan=audit.revised,
             )
         except SandboxError as error:
-            self._progress.done()
             return Note.words(f"It cannot be tried: {error}.")
-        self._progress.done()
         return trial if known else replace(trial, query=one.query.name)
 
     def _of_its_tables(self, query: Query) -> Iterator[str]:
@@ -281,7 +276,7 @@ class Exploring(Auditing):
             )
         if one.query.kind == "write" and not self.disposable:
             return Note.words(f"{one.query.name} writes: it is timed on a disposable target only.")
-        measured = benchmarking.measure(
+        return benchmarking.measure(
             self.target,
             (one,),
             label=one.query.name,
@@ -289,11 +284,9 @@ class Exploring(Auditing):
             precision=0.05,
             disposable=self.disposable,
             statement_timeout=statement_timeout,
-            source=self.workload.source,
+            source=self._workload.source,
             progress=self._progress.tell,
         )
-        self._progress.done()
-        return measured
 
     def keep(self, found: Trial | Note | str, because: str = "", to: str = "") -> Added | Note:
         """Append what convinced to a plan file, with the reason as its comment; never twice.
@@ -332,8 +325,8 @@ class Exploring(Auditing):
     def _statements(self) -> Statements:
         with self._reader() as conn:
             found = statements.read(conn)
-        if self.workload.source != statements.SOURCE:
-            taken = [query.name for query in self.workload.queries]
+        if self._workload.source != statements.SOURCE:
+            taken = [query.name for query in self._workload.queries]
             found = replace(found, recorded=statements.renamed(found.recorded, taken))
         return found
 

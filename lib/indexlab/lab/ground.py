@@ -51,8 +51,8 @@ class Ground:
         veil: Veil = redaction.OFF,
     ):
         self.target = target
-        self.plan = plan
-        self.workload = workload
+        self._plan = plan
+        self._workload = workload
         self.resolve = resolve
         self.run = run
         self.disposable = disposable
@@ -68,6 +68,16 @@ class Ground:
         atexit.register(planner.close)
         self._other: Measurement | None = None
         self._seen: Writers | None = None
+
+    @property
+    def plan(self) -> IndexPlan:
+        """The plan that was handed in, as it may be seen."""
+        return self._veil.result(self._plan)
+
+    @property
+    def workload(self) -> Workload:
+        """The workload that was handed in, as it may be seen: the verbs work with the true one."""
+        return self._veil.result(self._workload)
 
     def __enter__(self) -> Self:
         return self
@@ -92,7 +102,6 @@ class Ground:
     def _ruled(self) -> tuple[Catalog, Audit]:
         """The audit by the rules alone."""
         if self._read is None:
-            self._progress.tell("reading the catalog")
             self._read = self._read_unlocked()
             self._veil.learn_catalog(self._read[0])
         return self._read
@@ -109,7 +118,12 @@ class Ground:
                 with self._reader() as conn, self._reader() as other:
                     conn.execute(LOCK_WAIT)
                     return auditing.read(
-                        conn, self.plan, self.workload, resolve=self.resolve, other=other
+                        conn,
+                        self._plan,
+                        self._workload,
+                        resolve=self.resolve,
+                        other=other,
+                        tell=self._progress.tell,
                     )
             except psycopg.errors.LockNotAvailable:
                 if time.monotonic() > deadline:
@@ -136,18 +150,21 @@ class Ground:
     def _repr_html_(self) -> str:
         rows = [
             ("target", str(self.server)),
-            ("plan", f"{_name(self.plan.source)}: {units.plural(len(self.plan.creates), 'index')}"),
-            ("workload", f"{_name(self.workload.source)}: {self._queries()}"),
+            (
+                "plan",
+                f"{_name(self._plan.source)}: {units.plural(len(self._plan.creates), 'index')}",
+            ),
+            ("workload", f"{_name(self._workload.source)}: {self._queries()}"),
             ("writes are", "run and rolled back" if self.disposable else "not run"),
             ("run directory", self.run.path.name if self.run else "none: nothing is kept"),
         ]
         return display.table(("", "in this lab"), rows)
 
     def __repr__(self) -> str:
-        return f"<Lab on {self.server}, plan {self.plan.source}, workload {self.workload.source}>"
+        return f"<Lab on {self.server}, plan {self._plan.source}, workload {self._workload.source}>"
 
     def _queries(self) -> str:
-        reads, writes = len(self.workload.reads), len(self.workload.writes)
+        reads, writes = len(self._workload.reads), len(self._workload.writes)
         return f"{units.plural(reads, 'read')}, {units.plural(writes, 'write')}"
 
 

@@ -136,11 +136,11 @@ class Measuring(Ground):
             )
         if chosen.clients:
             loading.check(chosen.clients, chosen.rate, chosen.seconds)
-            loading.check_workload(self.workload.queries, disposable=self.disposable)
+            loading.check_workload(self._workload.queries, disposable=self.disposable)
         hidden = self._to_hide(mode, baseline)
         self._other = self._baseline(baseline) if baseline else None
         if baseline:
-            sampled = documents.values_of(Run(Path(baseline)), self.workload)
+            sampled = documents.values_of(Run(Path(baseline)), self._workload)
         else:
             sampled = self._sampled(chosen)
         self._veil.learn_samples(sampled)
@@ -155,7 +155,7 @@ class Measuring(Ground):
                 precision=precision,
                 seed=chosen.seed,
                 statement_timeout=chosen.statement_timeout,
-                source=self.workload.source,
+                source=self._workload.source,
                 progress=self._progress.tell,
             )
         else:
@@ -169,7 +169,7 @@ class Measuring(Ground):
                 seed=chosen.seed,
                 disposable=self.disposable,
                 statement_timeout=chosen.statement_timeout,
-                source=self.workload.source,
+                source=self._workload.source,
                 tolerated=frozenset(series.query for series in self._other.series)
                 if self._other is not None
                 else frozenset(),
@@ -178,7 +178,6 @@ class Measuring(Ground):
         self._other = self._veil.result(self._other)
         measurement = self._veil.result(measurement)
         self._keep(measurement, sampled)
-        self._progress.done()
         return measurement
 
     def _sampled(self, chosen: Settings) -> tuple[SampledQuery, ...]:
@@ -186,7 +185,7 @@ class Measuring(Ground):
         self._progress.tell("sampling parameter values")
         with targets.connect(self.target, read_only=True, purpose="benchmark") as conn:
             sessions.limit(conn, max(chosen.statement_timeout, SAMPLER_SECONDS))
-            return workloads.sample(conn, self.workload, seed=chosen.seed)
+            return workloads.sample(conn, self._workload, seed=chosen.seed)
 
     def load(self, settings: str = "", *, baseline: str = "") -> Loads | Note:
         """Send the workload from many clients at once; keeps `load.json` in the run.
@@ -224,7 +223,6 @@ class Measuring(Ground):
         )
         earlier = self._earlier_load(baseline)
         self._write("load", documents.of_load(found, earlier))
-        self._progress.done()
         return Loads(found, earlier)
 
     def _earlier_load(self, baseline: str) -> Load | None:

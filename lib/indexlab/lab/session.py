@@ -40,7 +40,7 @@ def _answered() -> Iterator[None]:
 
 
 def _handing_out(name: str, verb: Callable[..., Any]) -> Callable[..., Any]:
-    """Let a verb hand out only what may be seen, and keep the charts that it draws."""
+    """Let a verb hand out only what may be seen, keep its charts, and end what it tells."""
 
     @wraps(verb)
     def handed_out(lab: Lab, *given: Any, **options: Any) -> Any:
@@ -52,6 +52,7 @@ def _handing_out(name: str, verb: Callable[..., Any]) -> Callable[..., Any]:
                 raw = verb(lab, *given, **options)
         finally:
             lab._busy = False
+            lab._progress.done()
         lab._veil.learn_samples(lab._planner.drawn)
         result = lab._veil.result(raw)
         if isinstance(result, Chart) and lab.run is not None:

@@ -141,6 +141,8 @@ def execute(
                     parameters=dict(parameters),
                     engine_name=ENGINE,
                     progress_bar=False,
+                    # Nobody reads it before the end, when what was reached is written in any case.
+                    request_save_on_cell_execute=False,
                 )
             except PapermillExecutionError as error:
                 failure = error
@@ -265,6 +267,13 @@ def _register_engine() -> None:
             return command, {**options, "stderr": self.log_file}
 
         pre_start_kernel = _async_pre_start_kernel
+
+        async def _async_post_start_kernel(self, **options: Any) -> None:
+            # This process has nothing to do until the kernel answers.
+            threading.Thread(target=stages.warm, daemon=True).start()
+            await super()._async_post_start_kernel(**options)
+
+        post_start_kernel = _async_post_start_kernel
 
         async def _async_cleanup_resources(self, restart: bool = False) -> None:
             if self in _KERNELS:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
 from indexlab import charts, units
-from indexlab.display import Markup
+from indexlab.display import Markup, escape
 from indexlab.render import frame, stages, tables
 from indexlab.render.frame import Entry
 from indexlab.render.stages import Stage
@@ -36,6 +37,7 @@ STAGES = (
     ("benchmark", "benchmark", "Benchmark"),
 )
 """Id, notebook and name of each stage, in order."""
+MEASURE = re.compile(r"\b[\d.,]+ (?:us|ms|s|min|h|kB|MB|GB|TB)\b")
 
 
 def overview(run: Run) -> Path:
@@ -71,7 +73,7 @@ def overview_page(run: Run) -> str:
         target=story.target(),
         when=story.summary["started"],
         when_words=_moment(story.summary["started"]),
-        finding=story.finding(),
+        finding=_unbroken(story.finding()),
         lead=story.lead(),
         notices=said(story),
         chart=_before_after(story),
@@ -89,6 +91,11 @@ def overview_page(run: Run) -> str:
         stages=tuple(part for _, part in parts),
         links=tuple({"href": h, "meaning": m} for h, m in FILES if (run.path / h).exists()),
     )
+
+
+def _unbroken(text: str) -> Markup:
+    """Keep a number and its unit in one line of a heading."""
+    return Markup(MEASURE.sub(r'<span class="measure">\g<0></span>', escape(text)))
 
 
 def _before_after(story: Story) -> Markup | None:

@@ -70,6 +70,15 @@ def part(document: Any, stage: str, *, level: int, title: str = "") -> Stage:
     return Stage(stage, own.title, Markup(body))
 
 
+def warm() -> None:
+    """Load what pages are made with, so that the next one takes as long as its contents."""
+    from nbformat import v4
+
+    words, code = v4.new_markdown_cell("# Words"), v4.new_code_cell("code")
+    stage_page(v4.new_notebook(cells=[words, code]), "warm")
+    display.code("SELECT")
+
+
 def headings(document: Any, stage: str) -> tuple[Entry, ...]:
     """List the headings of a notebook with their ids; the title's is the stage; pure."""
     return tuple(

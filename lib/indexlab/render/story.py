@@ -16,13 +16,13 @@ MAX_WRITES = 3
 DONE = {
     "build": "as written",
     "fix": "corrected",
-    "replace": "built in place of others",
+    "replace": "in place of others",
     "skip": "left out",
     "ask": "waiting for an answer",
     "refuse": "refused",
 }
 """What became of a statement, by its verdict."""
-
+GRAVITY = ("error", "warning", "info")
 
 Tone = Literal["good", "price", "bad", "plain"]
 
@@ -264,7 +264,8 @@ class Story:
         ]
         if unresolved:
             yield NextStep(
-                f"Decide on {', '.join(unresolved)}: the audit says what stands against them."
+                f"Decide on {', '.join(unresolved)}: the audit says what stands against them. Mend the "
+                "plan, or answer with --resolve old=new; until then nothing is applied."
             )
         if self.apply is None or not self.apply["executed"]:
             yield NextStep(
@@ -295,12 +296,16 @@ def _series(side: Measurement | None, query: str) -> Series | None:
 
 
 def graver(findings: list[Any]) -> list[Any]:
-    """Return the findings that decide a verdict, and what its use is; the audit has all."""
-    return [
+    """Return the findings that decide a verdict, the gravest first, and what its use is.
+
+    The audit has all.
+    """
+    kept = [
         finding
         for finding in findings
         if finding["severity"] != "info" or finding["rule"] == "used-by-workload"
     ]
+    return sorted(kept, key=lambda finding: GRAVITY.index(finding["severity"]))
 
 
 def said(story: Story) -> tuple[str, ...]:

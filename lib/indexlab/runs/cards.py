@@ -264,11 +264,9 @@ class _Results:
             return f"{units.plural(len(self.benchmark['queries']), 'query')} measured"
         if not headline["queries"]:
             return "no query uses a planned index"
-        from indexlab.runs import documents
-
         return (
             f"{units.ms(headline['before_ms'])} → {units.ms(headline['after_ms'])} "
-            f"({documents.gained(headline)}) over "
+            f"({units.gained(headline['ratio'], decided=headline.get('decided', True))}) over "
             f"{units.plural(len(headline['queries']), 'query')}"
         )
 

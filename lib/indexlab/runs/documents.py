@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 
-from indexlab import explain, units
+from indexlab import benchmark, explain, units
 from indexlab.apply import NO_INDEX, Applied, Outcome
 from indexlab.audit import Audit, Finding, place, statement_sql
 from indexlab.benchmark import (
@@ -17,7 +17,6 @@ from indexlab.benchmark import (
     Scaling,
     Series,
     Writers,
-    gain,
     intervals,
 )
 from indexlab.errors import InputError
@@ -249,8 +248,8 @@ def of_comparison(comparison: Comparison) -> Json:
     return {
         "baseline": comparison.before,
         "changes": [asdict(change) for change in comparison.changes],
-        "headline": of_headline(comparison, comparison.headline),
-        "all_reads": of_headline(comparison, comparison.reads),
+        "headline": _headline(comparison, comparison.headline),
+        "all_reads": _headline(comparison, comparison.reads),
         "controls": comparison.controls,
         "warnings": comparison.warnings,
         "confidence": comparison.confidence,
@@ -303,31 +302,18 @@ def load(run: Run) -> Load | None:
         raise InputError(str(error), source=run.path / "load.json") from None
 
 
-def of_headline(comparison: Comparison, headline: Headline) -> Json:
-    """Write a headline of a comparison, with the interval of its ratio; null has no upper end."""
-    found = gain(comparison, headline)
+def _headline(comparison: Comparison, headline: Headline) -> Json:
+    """Write a headline with its interval; the upper limit is null where there is none."""
+    gain = benchmark.gain(comparison, headline)
     return {
         "before_ms": headline.before_ms,
         "after_ms": headline.after_ms,
         "ratio": headline.ratio,
-        "ratio_low": found.low,
-        "ratio_high": None if math.isinf(found.high) else found.high,
+        "ratio_low": gain.low,
+        "ratio_high": None if math.isinf(gain.high) else gain.high,
+        "decided": gain.decided,
         "queries": list(headline.queries),
     }
-
-
-def gained(headline: Json) -> str:
-    """Say what a headline means: `43.1x faster`; pure.
-
-    >>> gained({"ratio": 43.1, "ratio_low": 40.0, "ratio_high": None})
-    '43.1x faster'
-    >>> gained({"ratio": 43.1, "ratio_low": 0.5, "ratio_high": 900.0})
-    'not beyond doubt'
-    """
-    high = headline.get("ratio_high")
-    if headline.get("ratio_low", 1.1) <= 1 <= (math.inf if high is None else high):
-        return "not beyond doubt"
-    return units.factor(1 / headline["ratio"])
 
 
 def _series(series: Series, values: tuple[tuple[str | None, ...], ...]) -> Json:

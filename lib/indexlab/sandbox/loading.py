@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import psycopg
 from psycopg import sql as compose
 
+from indexlab.progress import Tell, silent
 from indexlab.sandbox.databases import STAND_IN_LOCALE
 from indexlab.sandbox.rewrite import Step, names
 from indexlab.sandbox.whatif import Lacking
@@ -73,7 +74,10 @@ class Loaded:
 
 
 def load(
-    admin: psycopg.Connection[Any], worker: psycopg.Connection[Any], steps: Iterable[Step]
+    admin: psycopg.Connection[Any],
+    worker: psycopg.Connection[Any],
+    steps: Iterable[Step],
+    tell: Tell = silent,
 ) -> Loaded:
     """Run the steps in order; those that are refused come again when more is there.
 
@@ -81,12 +85,14 @@ def load(
         admin: a superuser's session on the sandbox; it runs nothing of the target's users.
         worker: a session of the role that owns what is made.
         steps: from `rewrite.steps`.
+        tell: is told how many of them are done.
     """
     loaded = Loaded()
     for conn in (admin, worker):
         conn.execute(SESSION)
     available = {name for (name,) in admin.execute(AVAILABLE)}
-    refused = _settled(admin, worker, [step for step in steps if _can_be(step, available, loaded)])
+    possible = [step for step in steps if _can_be(step, available, loaded)]
+    refused = _settled(admin, worker, possible, tell)
     # What these need will not come by itself.
     mended = [_mended(admin, worker, step, loaded) for step, _ in refused]
     for step, why in _settled(admin, worker, [step for step, why in mended if why]):
@@ -95,12 +101,15 @@ def load(
 
 
 def _settled(
-    admin: psycopg.Connection[Any], worker: psycopg.Connection[Any], steps: Iterable[Step]
+    admin: psycopg.Connection[Any],
+    worker: psycopg.Connection[Any],
+    steps: Iterable[Step],
+    tell: Tell = silent,
 ) -> list[tuple[Step, str]]:
     """Run steps, and those that are refused again, until no more of them can be made."""
     waiting, refused = list(steps), list[tuple[Step, str]]()
     while waiting:
-        refused = _pass(admin, worker, waiting)
+        refused = _pass(admin, worker, waiting, tell)
         if len(refused) == len(waiting):
             break
         waiting = [step for step, _ in refused]
@@ -117,15 +126,22 @@ def _can_be(step: Step, available: set[str], loaded: Loaded) -> bool:
 
 
 def _pass(
-    admin: psycopg.Connection[Any], worker: psycopg.Connection[Any], steps: Iterable[Step]
+    admin: psycopg.Connection[Any],
+    worker: psycopg.Connection[Any],
+    steps: Sequence[Step],
+    tell: Tell,
 ) -> list[tuple[Step, str]]:
     """Run steps in batches; return those that were refused, and why."""
     refused: list[tuple[Step, str]] = []
+    done = 0
     for privileged, group in groupby(steps, lambda step: step.privileged):
         conn = admin if privileged else worker
         together = list(group)
         for start in range(0, len(together), BATCH):
             batch = together[start : start + BATCH]
+            part = done / len(steps)
+            tell(f"making a sandbox: {done:,} of {len(steps):,} objects", 0.5 + 0.3 * part)
+            done += len(batch)
             if _tried(conn, ";\n".join(step.text for step in batch)) is None:
                 continue
             for step in batch:

@@ -12,7 +12,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -26,6 +26,7 @@ from indexlab.catalog.statistics import Statistics
 from indexlab.embedded import Server
 from indexlab.errors import SandboxError
 from indexlab.plan import IndexPlan
+from indexlab.progress import Tell, silent
 from indexlab.sandbox import databases, dump, restoring
 from indexlab.sandbox.differences import Differences
 from indexlab.sandbox.engine import Sandbox
@@ -58,13 +59,6 @@ class _Read:
     """The statements of the workload and of the plan."""
 
 
-Tell = Callable[[str, float | None], None]
-
-
-def _silent(_text: str, _fraction: float | None) -> None:
-    """Tell nobody."""
-
-
 @contextmanager
 def open_sandbox(
     target: Target,
@@ -74,7 +68,7 @@ def open_sandbox(
     *,
     whole: bool = False,
     keep: bool = False,
-    tell: Tell = _silent,
+    tell: Tell = silent,
 ) -> Iterator[Sandbox]:
     """Make a sandbox of a target, and drop it at the end; reads only from the target.
 
@@ -114,11 +108,10 @@ def open_sandbox(
                     f"the target's statistics cannot be read: {said(error)}"
                 ) from error
         database, order = making.result()
-        tell("making a sandbox: filling it", 0.5)
         differences = Differences(catalog.server, list(read.scope.lacking))
         differences.of_original(read.original, read.scope, order)
         try:
-            yield _filled(stack, (server, database), catalog, read, differences)
+            yield _filled(stack, (server, database), catalog, read, differences, tell=tell)
         except psycopg.OperationalError as error:
             raise SandboxError(f"the sandbox's server does not answer: {said(error)}") from error
 
@@ -155,6 +148,8 @@ def _filled(
     catalog: Catalog,
     read: _Read,
     differences: Differences,
+    *,
+    tell: Tell,
 ) -> Sandbox:
     """Fill a sandbox's database, and open the sessions that plan and build in it."""
     server, database = place
@@ -163,13 +158,15 @@ def _filled(
     )
     owner = server.conninfo(database, databases.ROLE)
     with psycopg.connect(owner, autocommit=True) as worker:
-        loaded = load(admin, worker, read.steps)
+        loaded = load(admin, worker, read.steps, tell)
         collations = {item.name for item in catalog.collations}
         stand_in_collations(admin, read.asked, collations, loaded)
         differences.of_load(loaded)
+        tell("making a sandbox: restoring statistics", 0.8)
         restoring.column_statistics(worker, read.original.column_statistics, differences)
     restoring.group_statistics(admin, read.original.group_statistics, differences)
     catalog = informed(admin, catalog, read.scope.planned)
+    tell("making a sandbox: giving tables and indexes their sizes", 0.9)
     placed = _placed(admin, read.original)
     ground = _settled(server, admin, catalog, placed, differences)
     planner = stack.enter_context(psycopg.connect(owner, autocommit=True))

@@ -157,13 +157,13 @@ def _is_read_back(name: str, block: str) -> bool:
     return [query.name for query in read] == [name]
 
 
-HAS_ROWS = compose.SQL("SELECT EXISTS (SELECT FROM {table})")
+HAS_ROWS = compose.SQL("SELECT EXISTS (SELECT FROM {table}) {mark}")
 
 
 def _has_rows(conn: psycopg.Connection[Any], table: Relation) -> bool:
     name = compose.Identifier(table.schema, table.name)
     try:
-        row = conn.execute(HAS_ROWS.format(table=name)).fetchone()
+        row = conn.execute(HAS_ROWS.format(table=name, mark=compose.SQL(sql.OWN))).fetchone()
     except psycopg.Error:  # locked, or nothing but dead rows
         return False
     return row is not None and bool(row[0])
