@@ -424,6 +424,8 @@ def test_an_interrupted_apply_ends_with_four_and_leaves_no_carcass(
                 "--execute",
                 "--out",
                 "reports/stopped",
+                "--format",
+                "json",
             ],
             cwd=files,
             stdout=subprocess.PIPE,
@@ -432,8 +434,9 @@ def test_an_interrupted_apply_ends_with_four_and_leaves_no_carcass(
         )
         _until(conninfo, "CREATE INDEX CONCURRENTLY%")
         process.send_signal(number)
-    _, said = process.communicate(timeout=120)
+    printed, said = process.communicate(timeout=120)
     assert process.returncode == 4, said
+    assert json.loads(printed)["steps"][0]["outcome"] == "failed"
     journal = (files / "reports" / "stopped" / "apply.journal").read_text().splitlines()
     assert json.loads(journal[-1])["interrupted"] is True
     document = json.loads((files / "reports" / "stopped" / "apply.json").read_text())

@@ -147,8 +147,9 @@ class _Run:
     journal: Journal | None
 
     def carry_out(self, decide: Decide, source: str, *, execute: bool) -> Applied:
-        reading = sessions.opened(self.target, lock_timeout=reading_wait(self.settings))
-        with RunnerLock(self.target, self.settings.runner_wait) as lock, reading as reader:
+        reading = sessions.opening(self.target, lock_timeout=reading_wait(self.settings))
+        with reading as opened, RunnerLock(self.target, self.settings.runner_wait) as lock:
+            reader = opened()
             assert lock.conn is not None
             sessions.refuse_pooler(reader, lock.conn)
             if execute:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -116,6 +118,33 @@ def opened(
             yield conn
         finally:
             restore(conn)
+
+
+@contextmanager
+def opening(
+    target: Target, *, lock_timeout: float = 0
+) -> Iterator[Callable[[], psycopg.Connection[Any]]]:
+    """Open a session as `opened` does, in another thread; what is yielded waits for it.
+
+    Ctrl-C waits for nothing: a session that is not open by then is closed as soon as it is.
+    """
+    stack = ExitStack()
+    made: Future[psycopg.Connection[Any]] = Future()
+
+    def work() -> None:
+        try:
+            made.set_result(stack.enter_context(opened(target, lock_timeout=lock_timeout)))
+        except (psycopg.Error, TargetError) as error:
+            made.set_exception(error)
+
+    threading.Thread(target=work, name="indexlab-opening", daemon=True).start()
+    try:
+        yield made.result
+    finally:
+        if made.done():
+            stack.close()
+        else:
+            made.add_done_callback(lambda _: stack.close())
 
 
 def idle(conn: psycopg.Connection[Any]) -> bool:

@@ -317,20 +317,20 @@ def _signed(ms: float) -> str:
 def _finding(comparison: Comparison) -> str:
     headline = comparison.headline if comparison.headline.queries else comparison.reads
     if headline.queries:
-        return _fell("read latency", headline, decided=gain(comparison, headline).decided)
+        return _moved(headline, decided=gain(comparison, headline).decided)
     slower = [change for change in comparison.writes if change.verdict == "slower"]
     return f"{len(slower)} of {units.plural(len(comparison.writes), 'write')} became slower"
 
 
-def _fell(what: str, headline: Headline, *, decided: bool) -> str:
+def _moved(headline: Headline, *, decided: bool) -> str:
     numbers = f"{units.ms(headline.before_ms)} -> {units.ms(headline.after_ms)}"
     word = units.factor(1 / headline.ratio)
     if word == "unchanged":
-        return f"{what} did not change: {numbers}"
+        return f"read latency did not change: {numbers}"
     if not decided:
-        return f"{what} did not change beyond doubt: {numbers}"
+        return f"read latency did not change beyond doubt: {numbers}"
     times = word.split("x ")[0]
-    return f"{what} {'fell' if headline.ratio > 1 else 'rose'} {times}x: {numbers}"
+    return f"read latency {'fell' if headline.ratio > 1 else 'rose'} {times}x: {numbers}"
 
 
 def _arrow(change: Change) -> str:

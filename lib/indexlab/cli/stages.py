@@ -11,6 +11,7 @@ import indexlab
 from indexlab.cli import options
 from indexlab.cli.results import (
     FOUND,
+    INCOMPLETE,
     as_json,
     benchmark_lines,
     load_lines,
@@ -125,9 +126,18 @@ def _scaled(chosen: Options, form: str) -> int:
 @options.execute
 def apply(**given: Any) -> int:
     """Build what the audit calls for, without blocking writers; a dry run without --execute."""
+    from indexlab.errors import IndexlabError
+    from indexlab.runs import Run
+
     given["settings"] = options.settings(given)
     chosen = options.read(given, "apply")
-    with working(chosen) as pipeline:
-        document = pipeline.apply()
+    try:
+        with working(chosen) as pipeline:
+            document = pipeline.apply()
+    except IndexlabError as error:  # of a notebook, too
+        run, ended = Run(chosen.out), error.exit_code == INCOMPLETE
+        if ended and run.has("apply") and not (document := run.read_json("apply"))["complete"]:
+            result(document, given["form"], steps_lines(document), chosen, "apply.html")
+        raise
     result(document, given["form"], steps_lines(document), chosen, "apply.html")
     return 0
