@@ -491,6 +491,22 @@ def entries(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+@pytest.mark.parametrize("event", ["start", "end"])
+def test_an_event_trigger_that_refuses_is_named_as_what_it_may_be(scene, event: str) -> None:
+    scene.db.execute(
+        f"""
+        CREATE FUNCTION core.no() RETURNS event_trigger LANGUAGE plpgsql
+            AS $$ BEGIN RAISE EXCEPTION 'not on a Friday, 100%%'; END $$;
+        CREATE EVENT TRIGGER no ON ddl_command_{event} WHEN TAG IN ('CREATE INDEX')
+            EXECUTE FUNCTION core.no();
+        """.encode()
+    )
+    applied = scene.run("CREATE INDEX i ON core.bookings (date);")
+    assert words(applied) == ["failed"]
+    assert "or an event trigger the statement" in applied.outcomes[0].error
+    assert scene.indexes() == {}  # the one at the end comes before the index is valid for all
+
+
 def test_a_materialized_view_gets_no_constraint_and_loses_what_a_run_built(scene) -> None:
     scene.db.execute("CREATE MATERIALIZED VIEW core.mv AS SELECT id FROM core.bookings")
     text = "CREATE UNIQUE INDEX u ON core.mv (id);"

@@ -7,7 +7,8 @@ from psycopg import errors
 
 from indexlab.errors import TargetError
 
-SECRETIVE_CLASSES = ("22", "38", "39", "P0")
+RAISED = "P0"
+SECRETIVE_CLASSES = ("22", "38", "39", RAISED)
 """Classes of SQLSTATE whose message may quote a value of a row."""
 
 
@@ -38,8 +39,11 @@ def told(failure: Exception) -> str:
         return str(failure)
     state = failure.sqlstate or ""
     if state.startswith(SECRETIVE_CLASSES):
+        why = "a row does not fit the index"
+        if state.startswith(RAISED):
+            why = "a function has refused a row, or an event trigger the statement"
         return (
-            f"{type(failure).__name__} (SQLSTATE {state}): a row does not fit the index; "
+            f"{type(failure).__name__} (SQLSTATE {state}): {why}; "
             "the server's message is not repeated here, it may quote the row"
         )
     if isinstance(failure, errors.QueryCanceled):
