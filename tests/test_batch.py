@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import pty
 import signal
 import socket
+import struct
 import subprocess
 import sys
+import termios
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -515,6 +519,206 @@ def test_ctrl_c_ends_applies_cleanly(scene: Scene) -> None:
     assert "held" in said
 
 
+def _page(scene: Scene) -> str:
+    return (scene.out / "index.html").read_text()
+
+
+def test_a_second_ctrl_c_does_not_wait(scene: Scene) -> None:
+    """A worker that is stopped answers nothing; what it did is told as not known."""
+    held, waiting = scene.entry("held"), scene.entry("waiting")
+    scene.targets([held, waiting])
+    frozen: list[int] = []
+    with _blocked(held):
+        process = scene.command(
+            *("batch", "targets.yaml", "--stage", "apply", "--execute", "--no-report"),
+            *("--jobs", "1", "--out", "out"),
+        )
+        _eventually(lambda: _builds(held))
+        try:
+            frozen += [pid for pid in _below(process.pid) if "nursery" in _words(pid)]
+            for pid in frozen:
+                os.kill(pid, signal.SIGSTOP)
+            process.send_signal(signal.SIGINT)
+            assert process.stderr is not None
+            while "waiting for 1 target in work" not in process.stderr.readline():
+                assert process.poll() is None
+            process.send_signal(signal.SIGINT)
+            _, told = process.communicate(timeout=60)
+        finally:
+            for pid in frozen:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
+    assert process.returncode == 4, told
+    found = {entry["name"]: entry for entry in scene.document()["targets"]}
+    assert found["held"]["status"] == "failed"
+    assert "what became of it is not known; resume the batch" in found["held"]["reason"]
+    assert found["waiting"]["status"] == "not_run"
+    assert "held" in _page(scene)
+    _eventually(lambda: not [pid for pid in frozen if _words(pid)])
+    assert all(scene.indexes(held).values())  # it is done or gone, and nothing invalid is left
+
+
+def test_a_termination_ends_a_batch_as_ctrl_c_does(scene: Scene) -> None:
+    held, waiting = scene.entry("held"), scene.entry("waiting")
+    scene.targets([held, waiting])
+    with _blocked(held):
+        process = scene.command(
+            *("batch", "targets.yaml", "--stage", "apply", "--execute", "--no-report"),
+            *("--jobs", "1", "--out", "out"),
+        )
+        _eventually(lambda: _builds(held))
+        process.terminate()
+        _, told = process.communicate(timeout=120)
+    assert process.returncode == 4, told
+    document = scene.document()
+    assert document["interrupted"]
+    assert [entry["status"] for entry in document["targets"]] == ["failed", "not_run"]
+    assert "interrupted" in _page(scene)
+    assert list(scene.indexes(held)) == ["core.bookings_customer_id"]
+
+
+def test_a_batch_that_is_killed_leaves_its_page_and_is_taken_up(scene: Scene) -> None:
+    """SIGKILL of the command itself: its workers end, the apply in flight is put in order."""
+    done, held = scene.entry("done"), scene.entry("held")
+    waiting = scene.entry("waiting")
+    scene.targets([done, held, waiting])
+    call = (
+        *("batch", "targets.yaml", "--stage", "apply", "--execute", "--no-report"),
+        *("--jobs", "1", "--out", "out"),
+    )
+    with _blocked(held):
+        process = scene.command(*call)
+        _eventually(lambda: _builds(held))
+        _eventually(lambda: scene.document()["counts"]["ok"] == 1)
+        _eventually((scene.out / "index.html").exists)
+        below = _below(process.pid)
+        process.kill()
+        process.communicate(timeout=60)
+        _eventually(lambda: not [pid for pid in below if "indexlab" in _words(pid)])
+        assert list(scene.indexes(held)) == ["core.bookings_customer_id"]
+    document = scene.document()
+    assert not document["complete"]
+    assert {entry["name"]: entry["status"] for entry in document["targets"]} == {
+        "done": "ok",
+        "held": "not_run",
+        "waiting": "not_run",
+    }
+    assert "has not come to its end" in _page(scene)
+    process = scene.command(*call, "--resume")
+    _, told = process.communicate(timeout=120)
+    assert process.returncode == 0, told
+    attempts = {entry["name"]: entry["attempts"] for entry in scene.document()["targets"]}
+    assert attempts == {"done": 1, "held": 2, "waiting": 1}
+    assert "nothing to look at" in _page(scene)
+
+
+def _below(root: int) -> list[int]:
+    parents: dict[int, int] = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            parents[int(entry.name)] = int(fields[1])
+    found = [root]
+    for pid in found:
+        found += [child for child, parent in parents.items() if parent == pid]
+    return [pid for pid in found[1:] if "postgres" not in _words(pid)]
+
+
+def _words(pid: int) -> str:
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+    return ""
+
+
+class Screen:
+    """The command on a terminal of its own."""
+
+    def __init__(self, scene: Scene, *arguments: str):
+        self._master, slave = pty.openpty()
+        size = struct.pack("HHHH", 30, 100, 0, 0)
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, size)
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "indexlab", "batch", "targets.yaml", *arguments],
+            cwd=scene.place,
+            env=os.environ | {"TERM": "xterm"},
+            stdin=slave,
+            stdout=subprocess.DEVNULL,
+            stderr=slave,
+            start_new_session=True,
+        )
+        os.close(slave)
+        self.seen = ""
+
+    def until(self, words: str) -> None:
+        while words not in self.seen:
+            assert self._read(), self.seen
+
+    def _read(self) -> bool:
+        try:
+            read = os.read(self._master, 1 << 16)
+        except OSError:  # nobody is at the other end any more
+            return False
+        self.seen += read.decode(errors="replace")
+        return bool(read)
+
+    def type(self, text: str) -> None:
+        os.write(self._master, text.encode())
+
+    def ended(self) -> int:
+        while self._read():
+            pass
+        os.close(self._master)
+        return self.process.wait(60)
+
+
+WAVES = (
+    *("--stage", "audit", "--no-report", "--out", "out", "--jobs", "1"),
+    *("--waves", "1,100%", "--pause"),
+)
+
+
+@pytest.mark.parametrize("answer", ["y\n", "n\n", "\n", "interrupt"])
+def test_the_terminal_is_asked_between_two_waves(scene: Scene, answer: str) -> None:
+    scene.targets([scene.entry("first"), scene.entry("second")])
+    screen = Screen(scene, *WAVES, "ask")
+    screen.until("Begin wave 2 of 2? [y/N]: ")
+    page = _page(scene)
+    assert "first" in page
+    assert "has not come to its end" in page
+    if answer == "interrupt":
+        screen.process.send_signal(signal.SIGINT)
+    else:
+        screen.type(answer)
+    begins = answer == "y\n"
+    assert screen.ended() == (0 if begins else 4)
+    assert "dashboard: http://127.0.0.1:" in screen.seen
+    assert "of 2 done" in screen.seen
+    found = {entry["name"]: entry for entry in scene.document()["targets"]}
+    assert found["first"]["status"] == "ok"
+    assert found["second"]["status"] == ("ok" if begins else "not_run")
+    assert begins or found["second"]["reason"] == "stopped before wave 2"
+
+
+def test_a_pause_of_seconds_passes_and_needs_no_terminal(scene: Scene) -> None:
+    scene.targets([scene.entry("first"), scene.entry("second")])
+    process = scene.command("batch", "targets.yaml", *WAVES, "0.1")
+    _, told = process.communicate(timeout=120)
+    assert process.returncode == 0, told
+    assert [entry["wave"] for entry in scene.document()["targets"]] == [1, 2]
+
+
+def test_a_pause_is_ended_by_an_interrupt(scene: Scene) -> None:
+    scene.targets([scene.entry("first"), scene.entry("second")])
+    process = scene.command("batch", "targets.yaml", *WAVES, "3600")
+    _eventually((scene.out / "batch.json").exists)
+    _eventually(lambda: scene.document()["waves"][0]["done"])
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 4, told
+    assert scene.document()["interrupted"]
+    assert [entry["status"] for entry in scene.document()["targets"]] == ["ok", "not_run"]
+
+
 def test_the_command_says_the_failures_first(scene: Scene) -> None:
     entries = [scene.entry("good"), {"name": "bad\x1b[31m", "target": "service=no_such"}]
     scene.targets(entries)
@@ -550,6 +754,7 @@ def test_the_command_lists_targets(scene: Scene) -> None:
         (("--waves", "10,1"), "must grow"),
         (("--only", "x"), "no condition"),
         (("--out", "nosuch://x/y"), "nosuch"),
+        (("--scheduler", "nonsense"), "--scheduler 'nonsense' is no address"),
         (("--out", "ftp://me:pa55word@host/x"), "holds a password (not shown)"),
     ],
 )

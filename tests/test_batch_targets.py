@@ -98,7 +98,10 @@ def test_what_a_target_says_goes_over_the_defaults(read: Read) -> None:
         ("targets:\n  - {name: 7, target: env}\n", 2, "must be a text: put it into quotes"),
         ("targets:\n  - {name: a, target: env, tags: [no]}\n", 2, "must be a text"),
         ("targets: []\n", 1, "'targets' is empty"),
-        ("targets: {a: b}\n", 1, "'targets'"),
+        ("targets: {a: b}\n", 1, "'targets' must be a list"),
+        ("targets:\n  - env\n", 2, "'targets' must be a mapping of keys"),
+        ("targets:\n  - {name: '', target: env}\n", 2, "'targets.name' must not be empty"),
+        ("targets:\n  - {name: a, target: env, tags: eu}\n", 2, "'targets.tags' must be a list"),
         ("- a\n", 1, "is not a mapping"),
         (
             "defaults: {plan: plan.sql}\ntargets:\n  - {name: a, target: env}\n"

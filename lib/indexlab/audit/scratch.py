@@ -121,13 +121,11 @@ def ask(
     except psycopg.Error as error:
         return _none_asked(questions, f"the table's structure is not readable: {_said(error)}")
     try:
-        with embedded.server() as server:
-            _make_database(server)
-            with psycopg.connect(server.conninfo(DATABASE)) as scratch:
-                copy = _Copy.of(scratch, catalog, structure, tables)
-                answers = tuple(copy.answer(question) for question in questions)
-                scratch.rollback()
-                return answers
+        with embedded.server() as server, _connected(server) as scratch:
+            copy = _Copy.of(scratch, catalog, structure, tables)
+            answers = tuple(copy.answer(question) for question in questions)
+            scratch.rollback()
+            return answers
     except (EmbeddedError, psycopg.Error) as error:
         return _none_asked(questions, f"there is no server to ask: {_said(error)}")
 
@@ -168,6 +166,15 @@ def _names(index: IndexDef, parsed: sql.Statement) -> Iterator[str]:
     for reference in sql.nodes(parsed.tree, "ColumnRef"):  # t.f may be f(t)
         if reference.fields[-1].HasField("string"):
             yield reference.fields[-1].string.sval
+
+
+def _connected(server: embedded.Server) -> psycopg.Connection[Any]:
+    """Connect to the scratch database, which is there from the second time on."""
+    try:
+        return psycopg.connect(server.conninfo(DATABASE))
+    except psycopg.OperationalError:
+        _make_database(server)
+        return psycopg.connect(server.conninfo(DATABASE))
 
 
 def _make_database(server: embedded.Server) -> None:

@@ -18,8 +18,9 @@ WAITING = "waiting for its turn"
 RUNNING = "running"
 LEAST_PAUSE = 1.0
 """Seconds between two writes, so that a batch of thousands is not busy with writing."""
+LEAST_PAUSE_OF_PAGE = 10.0
 SHARE = 20
-"""Writing may take one part in so many of the time."""
+"""Writing may take one part in so many of the time, and so may drawing the page."""
 
 
 @dataclass(slots=True)
@@ -66,6 +67,8 @@ class Book:
     _began: float = field(default_factory=time.monotonic)
     _written: float = 0.0
     _pause: float = 0.0
+    _shown: float = 0.0
+    _pause_of_page: float = 0.0
 
     def document(self) -> Json:
         """Write all that stands."""
@@ -115,18 +118,23 @@ class Book:
         self._written = time.monotonic()
         self._pause = max(LEAST_PAUSE, SHARE * (self._written - began))
 
+    def show(self, *, now: bool = False) -> str:
+        """Write the page and its tables, under the same condition; returns where the page is.
 
-def show(book: Book) -> str:
-    """Write the page of a batch and its tables beside `batch.json`; returns where the page is.
+        So that whoever looks at a batch that goes on, or that was killed, finds what stood then.
 
-    Raises:
-        IncompleteError: it cannot be written; `batch.json` stands.
-    """
-    from indexlab import render
+        Raises:
+            IncompleteError: it cannot be written; `batch.json` stands.
+        """
+        from indexlab import render
 
-    for name, data in render.batch_files({"format": FORMAT, **book.document()}):
-        book.store.put(name, data)
-    return f"{book.store.url}/{render.BATCH_PAGE}"
+        began = time.monotonic()
+        if now or began - self._shown >= self._pause_of_page:
+            for name, data in render.batch_files({"format": FORMAT, **self.document()}):
+                self.store.put(name, data)
+            self._shown = time.monotonic()
+            self._pause_of_page = max(LEAST_PAUSE_OF_PAGE, SHARE * (self._shown - began))
+        return f"{self.store.url}/{render.BATCH_PAGE}"
 
 
 def opened(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import queue
+import re
 import secrets
 import tempfile
 import threading
@@ -17,7 +18,7 @@ from typing import Any
 from indexlab.batch import workers
 from indexlab.batch.stores import Store
 from indexlab.batch.tasks import Result, Task, folder
-from indexlab.errors import TargetError
+from indexlab.errors import InputError, TargetError
 from indexlab.runs import Json
 
 INCOMPLETE = 4
@@ -28,6 +29,9 @@ AHEAD = 2
 RECOUNT = 5.0
 """Seconds between two looks at how many workers there are."""
 QUIET = "distributed"
+ADDRESS = re.compile(
+    r"([a-z][a-z0-9+.-]*://)?[^\s/:@]+:\d{1,5}|[a-z]+://\[[0-9a-fA-F:.%]+\]:\d{1,5}"
+)
 LOST = "the scheduler was lost while this was being done: resume the batch"
 
 
@@ -154,6 +158,19 @@ class Crew:
         left = tuple(task for _, task in self._futures.values())
         self._futures.clear()
         return left
+
+
+def check_address(scheduler: str) -> None:
+    """Refuse what cannot be the address of a scheduler; asks nobody.
+
+    Raises:
+        InputError: it is none.
+    """
+    if scheduler and not ADDRESS.fullmatch(scheduler):
+        shown = "" if "@" in scheduler else f" {scheduler!r}"
+        raise InputError(
+            f"--scheduler{shown} is no address: write such as tcp://scheduler.example:8786"
+        )
 
 
 @contextmanager

@@ -16,7 +16,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -77,7 +77,22 @@ class Progress:
         return ", ".join(parts)
 
 
-Event = Told | Ended | Progress
+@dataclass(frozen=True, slots=True)
+class Stopping:
+    """Nothing more is begun."""
+
+    why: str
+    running: int
+    """How many targets are waited for."""
+
+    def __str__(self) -> str:
+        if not self.running:
+            return self.why
+        what = units.plural(self.running, "target")
+        return f"{self.why}: waiting for {what} in work to end; Ctrl-C gives them up"
+
+
+Event = Told | Ended | Progress | Stopping
 Hear = Callable[[Event], None]
 
 
@@ -160,7 +175,8 @@ def run(
 
     Raises:
         InputError: another batch works in this place.
-        IncompleteError: `batch.json` cannot be written; nothing more was begun.
+        IncompleteError: `batch.json` cannot be written, and nothing more was begun; or at the end
+            its page cannot.
     """
     with batch.book.store.held(), _interrupts() as interrupts:
         return _Engine(batch, crew, retries, hear, interrupts).run(pause)
@@ -226,6 +242,7 @@ class _Engine:
         self._write(now=True)
         if self._trouble is not None:
             raise self._trouble
+        book.show(now=True)
         return book
 
     def _why_to_stop(self, number: int, mark: int) -> str:
@@ -242,6 +259,7 @@ class _Engine:
     def _paused(self, pause: Pause, number: int) -> bool:
         """Wait before a wave; return False if it is not to begin."""
         self._write(now=True)
+        self._show(now=True)
         if not isinstance(pause, float):
             return pause(number, len(self._batch.marks))
         deadline = time.monotonic() + pause
@@ -268,6 +286,7 @@ class _Engine:
                     self._began(event)
             self._look()
             self._write()
+            self._show()
 
     def _send(self) -> None:
         while not self._stopping and self._crew.room > 0:
@@ -324,18 +343,28 @@ class _Engine:
             overdue = self._deadline is not None and time.monotonic() > self._deadline
             if overdue or len(self._interrupts) > 1 or self._crew.lost:
                 for todo in self._crew.give_up():
-                    reason = f"{self._stopping}: what became of it is not known; resume the batch"
-                    self._ended(Ended(todo, Result(todo.name, "failed", reason, 4, mark=todo.mark)))
+                    self._ended(Ended(todo, self._given_up(todo)))
         now = time.monotonic()
         if now - self._told >= 1:
             self._told = now
             self._hear(self._progress(now))
+
+    def _given_up(self, todo: Task) -> Result:
+        """Say of a task that is waited for no longer what is known."""
+        if not self._book.entries[todo.name].running and not self._crew.lost:
+            return not_run(todo.name, f"{self._stopping}: it was not heard to begin")
+        reason = f"{self._stopping}: what became of it is not known; resume the batch"
+        return Result(todo.name, "failed", reason, 4, mark=todo.mark)
 
     def _stop(self, why: str) -> None:
         self._stopping = why
         self._agenda.drain()
         self._deadline = time.monotonic() + GRACE
         self._crew.stop()
+        self._hear(Stopping(why, self._in_work()))
+
+    def _in_work(self) -> int:
+        return sum(entry.running for entry in self._book.entries.values())
 
     def _progress(self, now: float) -> Progress:
         counts = self._book.counts()
@@ -349,7 +378,7 @@ class _Engine:
             done=done,
             total=total,
             failed=counts["failed"],
-            running=sum(entry.running for entry in self._book.entries.values()),
+            running=self._in_work(),
             per_second=rate,
             left=(total - done) / rate if rate else None,
             waits_until=self._agenda.opens(),
@@ -367,6 +396,12 @@ class _Engine:
                 self._stop(f"batch.json could not be written: {error}")
         else:
             self._trouble = None
+
+    def _show(self, *, now: bool = False) -> None:
+        """Keep the page; `batch.json` is what ends a batch where it cannot be kept."""
+        if self._trouble is None:
+            with suppress(IncompleteError):
+                self._book.show(now=now)
 
 
 def failures(book: Book) -> tuple[Entry, ...]:

@@ -318,6 +318,14 @@ def _refused(error: ValidationError, root: yaml.Node, path: Path) -> InputError:
     return InputError(f"{_words(first, key)}{more}", source=path, line=line(place))
 
 
+WORDS = {
+    "string_type": "must be a text: put it into quotes",
+    "string_too_short": "must not be empty",
+    "tuple_type": "must be a list",
+    "model_type": "must be a mapping of keys, such as {name: shop, target: env}",
+}
+
+
 def _words(mistake: Any, key: str) -> str:
     own = str(mistake.get("ctx", {}).get("error", ""))
     leaf = key.rpartition(".")[2]
@@ -327,12 +335,11 @@ def _words(mistake: Any, key: str) -> str:
             return f"unknown key {leaf!r}: there are {', '.join(known)}"
         case "missing":
             return f"the key {leaf!r} is missing"
-        case "string_type":
-            return f"{key!r} must be a text: put it into quotes"
         case "value_error":
             return f"{key!r} {own}"
-        case _:
-            return f"{key!r}: {mistake['msg'][:1].lower()}{mistake['msg'][1:]}"
+        case kind:
+            said = f"{key!r}: {mistake['msg'][:1].lower()}{mistake['msg'][1:]}"
+            return f"{key!r} {WORDS[kind]}" if kind in WORDS else said
 
 
 def _keys(key: str) -> tuple[str, ...]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -19,7 +21,8 @@ from indexlab.errors import InputError
 
 if TYPE_CHECKING:
     from indexlab.batch.book import Book
-    from indexlab.batch.engine import Event, Pause
+    from indexlab.batch.cluster import Ended
+    from indexlab.batch.engine import Event
 
 PLAIN_SECONDS = 5.0
 """Between two lines on how far a batch is, where lines cannot change in place."""
@@ -93,7 +96,6 @@ def batch(file: str, **given: Any) -> int:
     """Do a stage on every target of TARGETS.YAML; batch.json says what came of each."""
     from indexlab import runs
     from indexlab.batch import agenda, cluster, engine, targets
-    from indexlab.batch import book as books
     from indexlab.batch.tasks import Work
 
     work = Work(
@@ -106,6 +108,7 @@ def batch(file: str, **given: Any) -> int:
     pause = _pausing(given["pause"])
     if given["resume"] and not given["out"]:
         raise InputError("--resume needs --out, which says what to resume")
+    cluster.check_address(given["scheduler"])
     found = targets.read(Path(file))
     agenda.waves(given["waves"], len(targets.select(found, given["only"])))
     out = given["out"] or runs.new_directory("batch", datetime.now().astimezone()).as_posix()
@@ -117,8 +120,8 @@ def batch(file: str, **given: Any) -> int:
         wave=given["waves"],
         resume=given["resume"],
     )
-    jobs = given["jobs"] or cluster.processors()
-    with Terminal() as terminal:
+    jobs = min(given["jobs"] or cluster.processors(), len(planned.tasks))
+    with Terminal() as terminal, _no_empty_place(planned.book.store.directory):
         terminal.tell("starting the workers")
         with cluster.opened(
             planned.book.store, jobs=jobs, scheduler=given["scheduler"], report=work.report
@@ -129,10 +132,10 @@ def batch(file: str, **given: Any) -> int:
                 planned,
                 crew,
                 retries=given["retries"],
-                pause=pause,
-                hear=_telling(terminal),
+                pause=pause if isinstance(pause, float) else pause and partial(_asked, terminal),
+                hear=_telling(terminal, len(planned.tasks)),
             )
-    page = books.show(book)
+    page = book.show()
     if given["form"] == "json":
         say([as_json({"format": 1, **book.document()})])
     else:
@@ -140,14 +143,26 @@ def batch(file: str, **given: Any) -> int:
     return book.exit_code()
 
 
-def _pausing(text: str) -> Pause | None:
+@contextmanager
+def _no_empty_place(directory: Path | None) -> Iterator[None]:
+    """Leave no directory behind of a batch for which there were no workers."""
+    from indexlab.runs import Run
+
+    try:
+        yield
+    finally:
+        if directory is not None:
+            Run(directory).remove_if_empty()
+
+
+def _pausing(text: str) -> float | Literal["ask"] | None:
     """Read --pause."""
     if not text:
         return None
     if text == ASK:
         if not sys.stdin.isatty():
             raise InputError("--pause ask needs a terminal to ask on: give seconds")
-        return _asked
+        return "ask"
     try:
         seconds = float(text)
     except ValueError:
@@ -157,23 +172,27 @@ def _pausing(text: str) -> Pause | None:
     return seconds
 
 
-def _asked(number: int, total: int) -> bool:
+def _asked(terminal: Terminal, number: int, total: int) -> bool:
     """Ask on the terminal whether the next wave is to begin; Ctrl-C is a no."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        return click.confirm(f"Begin wave {number} of {total}?", default=False, err=True)
+        with terminal.paused():
+            return click.confirm(f"Begin wave {number} of {total}?", default=False, err=True)
     except (KeyboardInterrupt, click.Abort):
         return False
     finally:
         signal.signal(signal.SIGINT, before)
 
 
-def _telling(terminal: Terminal) -> Callable[[Event], None]:
+def _telling(terminal: Terminal, targets: int) -> Callable[[Event], None]:
     """Show a line for each target that is worked on, and one for the batch."""
     from indexlab.batch.cluster import Ended, Told
+    from indexlab.batch.engine import Stopping
     from indexlab.progress import About
 
     last = [-PLAIN_SECONDS]
+    if terminal.live:
+        terminal.tell(About("batch", f"0 of {targets:,} done"), 0.0)  # it stays the first line
 
     def tell(event: Event) -> None:
         if isinstance(event, Told):
@@ -181,11 +200,10 @@ def _telling(terminal: Terminal) -> Callable[[Event], None]:
                 terminal.tell(About(event.name, f"{event.name}: {event.text}"), event.fraction)
             return
         if isinstance(event, Ended):
-            terminal.tell(About(event.task.name, ""))
-            if event.result.status == "failed":
-                terminal.note(f"{event.task.name}: failed: {event.result.reason}")
-            elif not terminal.live:
-                terminal.note(f"{event.task.name}: {event.result.status}")
+            _tell_end(terminal, event)
+            return
+        if isinstance(event, Stopping):
+            terminal.note(str(event))
             return
         if terminal.live:
             terminal.tell(About("batch", str(event)), event.done / max(event.total, 1))
@@ -194,6 +212,16 @@ def _telling(terminal: Terminal) -> Callable[[Event], None]:
             terminal.note(str(event))
 
     return tell
+
+
+def _tell_end(terminal: Terminal, event: Ended) -> None:
+    from indexlab.progress import About
+
+    terminal.tell(About(event.task.name, ""))
+    if event.result.status == "failed":
+        terminal.note(f"{event.task.name}: failed: {event.result.reason}")
+    elif not terminal.live:
+        terminal.note(f"{event.task.name}: {event.result.status}")
 
 
 def _lines(book: Book) -> list[str]:

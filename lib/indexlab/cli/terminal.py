@@ -73,6 +73,18 @@ class Terminal:
         """Whether lines can change in place."""
         return self._live is not None
 
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Take the lines that change away, while the user is asked something."""
+        if self._live is None:
+            yield
+            return
+        self._live.stop()
+        try:
+            yield
+        finally:
+            self._live.start(refresh=True)
+
     def note(self, text: str) -> None:
         """Say something that stays, above the lines that change."""
         from indexlab.display import clean

@@ -14,6 +14,7 @@ import hashlib
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,17 @@ DROP = "DROP DATABASE IF EXISTS {name} WITH (FORCE)"
 DROP_UNUSED = "DROP DATABASE IF EXISTS {name}"
 
 
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A database for a sandbox."""
+
+    name: str
+    order: str
+    """What its order of text lacks of the target's: empty where it is the same."""
+    session: psycopg.Connection[Any]
+    """A superuser's, which holds it."""
+
+
 @contextmanager
 def cluster() -> Iterator[Server]:
     """Use the server of the sandboxes: made and started if need be.
@@ -171,9 +183,7 @@ def in_series(server: Server) -> Iterator[None]:
 
 
 @contextmanager
-def made(
-    server: Server, locale: Locale, *, keep: bool, alone: bool = False
-) -> Iterator[tuple[str, str]]:
+def made(server: Server, locale: Locale, *, keep: bool, alone: bool = False) -> Iterator[Made]:
     """Make a database that orders text as the target does, and drop it at the end.
 
     Args:
@@ -181,15 +191,12 @@ def made(
         locale: the target's.
         keep: do not drop it.
         alone: take a new one, also within a series.
-
-    Yields:
-        Its name, and what its order lacks of the target's: empty where it is the same.
     """
     if _series and not keep and not alone:
         holder = _of_series(server, locale)
         if holder is not None:
             with holder:
-                yield holder.info.dbname, str(_value(holder, NOTED))
+                yield Made(holder.info.dbname, str(_value(holder, NOTED)), holder)
                 with suppress(psycopg.Error):  # the next one looks whether it is as new
                     _clear(holder)
             return
@@ -197,10 +204,10 @@ def made(
     with psycopg.connect(server.conninfo(), autocommit=True) as admin:
         with _turn(admin):
             note = _swept_and_created(admin, name, locale)
-            holder = psycopg.connect(server.conninfo(name), autocommit=True)
+            holder = _opened(server, name)
         try:
             with holder:
-                yield name, note
+                yield Made(name, note, holder)
         finally:
             if not keep:
                 with suppress(psycopg.OperationalError):  # the server is gone, and so is its home
@@ -229,13 +236,17 @@ def _of_series(server: Server, locale: Locale) -> psycopg.Connection[Any] | None
             return None
         note = _swept_and_created(admin, name, locale)
         _run(admin, NOTE, name=compose.Identifier(name), note=compose.Literal(note))
-    return psycopg.connect(server.conninfo(name), autocommit=True)
+    return _opened(server, name)
+
+
+def _opened(server: Server, name: str) -> psycopg.Connection[Any]:
+    return psycopg.connect(server.conninfo(name), autocommit=True, application_name="indexlab")
 
 
 def _there(server: Server, name: str) -> psycopg.Connection[Any] | None:
     """Open a database of the series that is there and is as it was when it was new."""
     try:
-        holder = psycopg.connect(server.conninfo(name), autocommit=True)
+        holder = _opened(server, name)
     except psycopg.OperationalError:
         return None
     names = [row[0] for row in holder.execute(CATALOGS)]

@@ -28,6 +28,7 @@ from indexlab.errors import SandboxError
 from indexlab.plan import IndexPlan
 from indexlab.progress import Tell, silent
 from indexlab.sandbox import databases, dump, restoring
+from indexlab.sandbox.databases import Made
 from indexlab.sandbox.differences import Differences
 from indexlab.sandbox.engine import Sandbox
 from indexlab.sandbox.files import Files
@@ -107,9 +108,9 @@ def open_sandbox(
                 raise SandboxError(
                     f"the target's statistics cannot be read: {said(error)}"
                 ) from error
-        database, order = making.result()
+        database = making.result()
         differences = Differences(catalog.server, list(read.scope.lacking))
-        differences.of_original(read.original, read.scope, order)
+        differences.of_original(read.original, read.scope, database.order)
         try:
             yield _filled(stack, (server, database), catalog, read, differences, tell=tell)
         except psycopg.OperationalError as error:
@@ -144,7 +145,7 @@ def _read(
 
 def _filled(
     stack: ExitStack,
-    place: tuple[Server, str],
+    place: tuple[Server, Made],
     catalog: Catalog,
     read: _Read,
     differences: Differences,
@@ -153,17 +154,16 @@ def _filled(
 ) -> Sandbox:
     """Fill a sandbox's database, and open the sessions that plan and build in it."""
     server, database = place
-    admin = stack.enter_context(
-        psycopg.connect(server.conninfo(database), autocommit=True, application_name="indexlab")
-    )
-    owner = server.conninfo(database, databases.ROLE)
-    with psycopg.connect(owner, autocommit=True) as worker:
-        loaded = load(admin, worker, read.steps, tell)
-        collations = {item.name for item in catalog.collations}
-        stand_in_collations(admin, read.asked, collations, loaded)
-        differences.of_load(loaded)
-        tell("making a sandbox: restoring statistics", 0.8)
-        restoring.column_statistics(worker, read.original.column_statistics, differences)
+    admin = database.session
+    owner = server.conninfo(database.name, databases.ROLE)
+    builder = stack.enter_context(psycopg.connect(owner, autocommit=True))
+    loaded = load(admin, builder, read.steps, tell)
+    collations = {item.name for item in catalog.collations}
+    stand_in_collations(admin, read.asked, collations, loaded)
+    differences.of_load(loaded)
+    tell("making a sandbox: restoring statistics", 0.8)
+    restoring.column_statistics(builder, read.original.column_statistics, differences)
+    builder.execute("RESET ALL")
     restoring.group_statistics(admin, read.original.group_statistics, differences)
     catalog = informed(admin, catalog, read.scope.planned)
     tell("making a sandbox: giving tables and indexes their sizes", 0.9)
@@ -172,7 +172,6 @@ def _filled(
     planner = stack.enter_context(psycopg.connect(owner, autocommit=True))
     restoring.settings(planner, read.original.settings, differences)
     restoring.set_path(planner, catalog.search_path)
-    builder = stack.enter_context(psycopg.connect(owner, autocommit=True))
     builder.execute(BUILDER)
     return Sandbox(
         name=differences.name(planner),
