@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 from indexlab import units
-from indexlab.benchmark import Change, Comparison, Headline, Measurement, Price, Series
+from indexlab.benchmark import Change, Comparison, Headline, Measurement, Price, Series, gain
 from indexlab.charts.figure import (
     AFTER,
     BEFORE,
@@ -97,10 +97,7 @@ def forest(comparison: Comparison) -> Chart:
     )
     alt = sentence(
         title,
-        (
-            f"{c.query}: {c.ratio:.3g} ({c.ratio_low:.3g} to {c.ratio_high:.3g}), {c.verdict}"
-            for c in changes
-        ),
+        (f"{c.query}: {_ratio_words(c)}, {c.verdict}" for c in changes),
         comparison.warnings,
     )
     shown = largest(changes, lambda c: abs(magnitude(c.ratio)), MAX_ROWS)
@@ -117,11 +114,7 @@ def forest(comparison: Comparison) -> Chart:
             axes.text(
                 1.02,
                 place,
-                f"{change.ratio:.3g} ({change.ratio_low:.3g} to {change.ratio_high:.3g})"
-                if not change.bound
-                else f"{change.ratio:.3g} at most"
-                if change.bound == "before"
-                else "a bound",
+                _ratio_words(change),
                 transform=axes.get_yaxis_transform(),
                 va="center",
             )
@@ -132,6 +125,17 @@ def forest(comparison: Comparison) -> Chart:
             + left_out(len(shown), len(changes))
         )
         return chart_of(figure, title, alt)
+
+
+def _ratio_words(change: Change) -> str:
+    match change.bound:
+        case "before":
+            return f"{change.ratio:.3g} at most"
+        case "after":
+            return f"{change.ratio:.3g} at least"
+        case "both":
+            return "both given up"
+    return f"{change.ratio:.3g} ({change.ratio_low:.3g} to {change.ratio_high:.3g})"
 
 
 def _log_ratio(axes: Axes, values: Sequence[float]) -> None:
@@ -156,7 +160,8 @@ def drift(before: Measurement, after: Measurement, comparison: Comparison) -> Ch
     """Draw the controls round by round, each as a share of its median over both sides."""
     moved = max(comparison.drift.ratio, 1 / comparison.drift.ratio) - 1
     title = {
-        "steady": f"controls moved by {moved:.1%} between the sides: neither was favoured",
+        "steady": f"controls moved by {moved:.1%} between the sides: "
+        + ("neither was favoured" if moved <= comparison.drift.threshold else "they scatter"),
         "corrected": f"controls moved by {moved:.1%} between the sides: ratios are corrected",
         "refused": f"controls moved by {moved:.0%} between the sides: small changes are in doubt",
         "unknown": "no control was measured on both sides",
@@ -280,23 +285,25 @@ def _signed(ms: float) -> str:
 def _finding(comparison: Comparison) -> str:
     headline = comparison.headline if comparison.headline.queries else comparison.reads
     if headline.queries:
-        return _fell("read latency", headline)
+        return _fell("read latency", headline, decided=gain(comparison, headline).decided)
     slower = [change for change in comparison.writes if change.verdict == "slower"]
     return f"{len(slower)} of {units.plural(len(comparison.writes), 'write')} became slower"
 
 
-def _fell(what: str, headline: Headline) -> str:
+def _fell(what: str, headline: Headline, *, decided: bool) -> str:
     numbers = f"{units.ms(headline.before_ms)} -> {units.ms(headline.after_ms)}"
     word = units.factor(1 / headline.ratio)
     if word == "unchanged":
         return f"{what} did not change: {numbers}"
+    if not decided:
+        return f"{what} did not change beyond doubt: {numbers}"
     times = word.split("x ")[0]
     return f"{what} {'fell' if headline.ratio > 1 else 'rose'} {times}x: {numbers}"
 
 
 def _arrow(change: Change) -> str:
     return (
-        f"{units.ms(change.before_ms)} -> {units.ms(change.after_ms)} "
+        f"{change.before_words} -> {change.after_words} "
         f"({units.factor(change.ratio) if change.verdict in MOVED else change.verdict})"
     )
 
