@@ -84,6 +84,14 @@ def test_steady_controls_correct_nothing() -> None:
     assert found.changes[0].ratio == found.changes[0].after_ms / found.changes[0].before_ms
 
 
+def test_controls_that_scatter_are_not_called_steady() -> None:
+    """They moved by more than the threshold, and their interval holds that they did not."""
+    moved = replace(compared(measured(series("q", noisy(1, 10))), measured(series("q", noisy(2, 10)))).drift,
+                    ratio=1.08, low=0.99, high=1.17)  # fmt: skip
+    assert moved.verdict == "steady"
+    assert "the controls scatter: 0.99 to 1.17" in str(moved)
+
+
 def test_reads_of_other_tables_are_controls_as_well() -> None:
     before, after = measured(series("q", noisy(1, 10))), measured(series("q", noisy(2, 10)))
     elsewhere = compared(before, after, tables=["core.payments"])

@@ -251,6 +251,26 @@ def test_the_title_tells_the_finding() -> None:
     assert doubtful.title.startswith("read latency did not change beyond doubt: ")
 
 
+def test_what_the_interval_does_not_decide_is_no_finding() -> None:
+    one, two = (measured("m", ms, ("q",)) for ms in (100.0, 102.0))
+    found = benchmark.compare(one, two)
+    (change,) = found.changes
+    doubtful = replace(found, changes=(replace(change, ratio_low=0.9, ratio_high=1.15),))
+    assert charts.before_after(doubtful).title.startswith(
+        "read latency did not change beyond doubt"
+    )
+
+
+def test_a_side_that_was_given_up_is_a_bound_in_every_chart() -> None:
+    before = measured("b", 5000.0, ("q",))
+    given_up = replace(before.series[0], samples=(Sample(5000.0, 0),), limit_ms=5000.0)
+    bounded, after = replace(before, series=(given_up,)), measured("a", 10.0, ("q",))
+    forth, back = benchmark.compare(bounded, after), benchmark.compare(after, bounded)
+    assert "q: >= 5.00 s -> " in charts.before_after(forth).alt
+    assert " at most, faster" in charts.forest(forth).alt
+    assert " at least, slower" in charts.forest(back).alt
+
+
 def test_a_drift_is_told_with_what_follows_from_it() -> None:
     assert drifting(1.0).title.endswith("neither was favoured")
     assert drifting(1.12).title.endswith("ratios are corrected")

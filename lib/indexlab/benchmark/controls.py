@@ -70,12 +70,13 @@ class Drift(Record):
 
     def __str__(self) -> str:
         """Say what it means."""
-        moved = f"{units.factor(self.ratio)} ({self.low:.3g} to {self.high:.3g})"
+        words = f"{units.factor(self.ratio)} ({self.low:.3g} to {self.high:.3g})"
         match self.verdict:
             case "unknown":
                 return "No control was measured on both sides: a drift of the machine is not seen."
             case "steady":
-                if self.high / self.low > (1 + self.threshold) ** 4:
+                moved = max(self.ratio, 1 / self.ratio) > 1 + self.threshold
+                if moved or self.high / self.low > (1 + self.threshold) ** 4:
                     return (
                         f"No drift between the sides was seen (after / before {self.ratio:.3f}), but "
                         f"the controls scatter: {self.low:.3g} to {self.high:.3g}. A quiet machine "
@@ -87,13 +88,13 @@ class Drift(Record):
                 )
             case "corrected":
                 return (
-                    f"Controls, which no index can touch, moved too: {moved}. Every ratio is "
+                    f"Controls, which no index can touch, moved too: {words}. Every ratio is "
                     "divided by theirs and its interval is wider by theirs. Measure interleaved, "
                     "on a disposable clone, for ratios that need no correction."
                 )
             case _:
                 return (
-                    f"Controls, which no index can touch, moved too: {moved}. No query that "
+                    f"Controls, which no index can touch, moved too: {words}. No query that "
                     "changed by less than that, or by less than twice the "
                     f"{units.ms(self.moved_ms)} that each of them moved by, is called faster or "
                     "slower. Measure again on a "

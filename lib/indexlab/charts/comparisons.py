@@ -112,10 +112,7 @@ def forest(comparison: Comparison) -> Chart:
     )
     alt = sentence(
         title,
-        (
-            f"{c.query}: {c.ratio:.3g} ({c.ratio_low:.3g} to {c.ratio_high:.3g}), {c.verdict}"
-            for c in changes
-        ),
+        (f"{c.query}: {_ratio_words(c)}, {c.verdict}" for c in changes),
         comparison.warnings,
     )
     shown = largest(changes, lambda c: abs(magnitude(c.ratio)), MAX_ROWS)
@@ -132,11 +129,7 @@ def forest(comparison: Comparison) -> Chart:
             axes.text(
                 1.02,
                 place,
-                f"{change.ratio:.3g} ({change.ratio_low:.3g} to {change.ratio_high:.3g})"
-                if not change.bound
-                else f"{change.ratio:.3g} at most"
-                if change.bound == "before"
-                else "a bound",
+                _ratio_words(change),
                 transform=axes.get_yaxis_transform(),
                 va="center",
             )
@@ -147,6 +140,17 @@ def forest(comparison: Comparison) -> Chart:
             + left_out(len(shown), len(changes))
         )
         return chart_of(figure, title, alt, CHANGES, map(_changed, changes))
+
+
+def _ratio_words(change: Change) -> str:
+    match change.bound:
+        case "before":
+            return f"{change.ratio:.3g} at most"
+        case "after":
+            return f"{change.ratio:.3g} at least"
+        case "both":
+            return "both given up"
+    return f"{change.ratio:.3g} ({change.ratio_low:.3g} to {change.ratio_high:.3g})"
 
 
 def _log_ratio(axes: Axes, values: Sequence[float]) -> None:
@@ -171,7 +175,8 @@ def drift(before: Measurement, after: Measurement, comparison: Comparison) -> Ch
     """Draw the controls round by round, each as a share of its median over both sides."""
     moved = max(comparison.drift.ratio, 1 / comparison.drift.ratio) - 1
     title = {
-        "steady": f"controls moved by {moved:.1%} between the sides: neither was favoured",
+        "steady": f"controls moved by {moved:.1%} between the sides: "
+        + ("neither was favoured" if moved <= comparison.drift.threshold else "they scatter"),
         "corrected": f"controls moved by {moved:.1%} between the sides: ratios are corrected",
         "refused": f"controls moved by {moved:.0%} between the sides: small changes are in doubt",
         "unknown": "no control was measured on both sides",
@@ -335,7 +340,7 @@ def _moved(headline: Headline, *, decided: bool) -> str:
 
 def _arrow(change: Change) -> str:
     return (
-        f"{units.ms(change.before_ms)} -> {units.ms(change.after_ms)} "
+        f"{change.before_words} -> {change.after_words} "
         f"({units.factor(change.ratio) if change.verdict in MOVED else change.verdict})"
     )
 

@@ -252,7 +252,7 @@ def name_rows(axes: Axes, places: Sequence[float], names: Sequence[str]) -> None
         axes.set_ylim(min(places) - 0.6, 0.6)
 
 
-def log_ms(axes: Axes, values: Sequence[float], most: int = 8) -> None:
+def log_ms(axes: Axes, values: Sequence[float], most: int = 6) -> None:
     """Give the axis decades as ticks, in the words of `units.ms`."""
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
