@@ -403,6 +403,25 @@ def test_rollback_takes_back_what_the_run_built(
     assert (undone.returncode, _indexes(conninfo)) == (0, before), undone.stderr
 
 
+def test_a_run_that_did_not_complete_prints_how_far_it_came(
+    indexlab: Command, files: Path, pgbench15: Cluster
+) -> None:
+    conninfo = pgbench15.conninfo()
+    with psycopg.connect(conninfo) as blocker:
+        blocker.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        blocker.execute("SELECT FROM pgbench_accounts LIMIT 1")
+        done = indexlab(
+            *("run", "--target", conninfo, "--plan", "plan.sql", "--workload", "workload.sql"),
+            *("--execute", "--no-report", "--budget", "0.5", "--max-wait", "1", "--out", "far"),
+            *("--format", "json"),
+        )
+    assert done.returncode == 4, done.stderr
+    document = json.loads(done.stdout)
+    assert document == json.loads((files / "far" / "run.json").read_text())
+    assert document["stages"][-1]["status"] == "failed"
+    assert "apply did not complete" in " ".join(document["notices"])
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_apply_ends_with_four_and_leaves_no_carcass(
     files: Path, pgbench15: Cluster, number: signal.Signals

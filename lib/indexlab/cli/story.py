@@ -59,10 +59,18 @@ def compare(before: str, after: str, max_slowdown: float | None, form: str) -> i
 @options.execute
 def run(**given: Any) -> int:
     """Audit, benchmark, apply the revised plan, benchmark again; one page over all."""
+    from indexlab.errors import IndexlabError
+    from indexlab.runs import Run
+
     given["settings"] = options.settings(given)
     chosen = options.read(given, "run")
-    with working(chosen) as pipeline:
-        document = pipeline.story()
+    try:
+        with working(chosen) as pipeline:
+            document = pipeline.story()
+    except IndexlabError as error:  # of a notebook, too
+        if error.exit_code == INCOMPLETE and (out := Run(chosen.out)).has("run"):
+            _told(out.read_json("run"), given["form"], chosen)
+        raise
     return _told(document, given["form"], chosen)
 
 
