@@ -680,6 +680,9 @@ def test_an_unnamed_index_that_was_built_is_found_under_the_servers_name(judged:
     item = judged(built, "CREATE INDEX ON bookings (date)")
     assert (item.label, item.verdict) == ("bookings_date_idx", "skip")
     assert "exists" in {finding.rule for finding in item.findings}
+
+
+def test_an_unnamed_index_leaves_the_servers_name_to_another_one(judged: Judged) -> None:
     other = BOOKINGS + "CREATE INDEX bookings_date_idx ON bookings (date, status)"
     item = judged(other, "CREATE UNIQUE INDEX ON bookings (date)")
     assert item.label == "bookings_date_idx1"

@@ -523,8 +523,8 @@ def _said(conn: psycopg.Connection, item: StatementAudit) -> str:
     text = item.statement.text.replace(" CONCURRENTLY", "")
     silent = "IF NOT EXISTS" in text or "IF EXISTS" in text
     SEEN["silent"] += silent
-    if rules(item) & UNWISE:
-        return ""
+    if rules(item) & UNWISE or {"unnamed", "exists"} <= rules(item):
+        return ""  # of the latter it would make a second one: `_covered` looks at the first
     if silent:
         return _in_silence(conn, item, text)
     if item.verdict == "skip" and not rules(item) & NOTHING_TO_DO:
@@ -628,7 +628,9 @@ def _covered(conn: psycopg.Connection, item: StatementAudit) -> Iterator[str]:
         row = conn.execute("SELECT to_regclass(%s)", [str(keeper)]).fetchone()
         if row == (None,):
             yield f"skip: {item.statement.text}\n   but there is no {keeper}"
-        elif finding.rule != "exists" and not covers(conn, str(keeper), name):
+        elif (finding.rule != "exists" or "unnamed" in rules(item)) and not covers(
+            conn, str(keeper), name
+        ):
             yield f"skip: {item.statement.text}\n   but {keeper} does not cover it"
 
 

@@ -484,8 +484,10 @@ def test_the_story_of_the_demo_ends_with_other_sizes(tmp_path: Path) -> None:
     assert not (kept / "rows-4000").exists()
     overview = (kept / "index.html").read_text()
     assert 'href="scale.html"' in overview
-    for words in ("grow more slowly with the indexes", "controls moved", "pays for"):
+    for words in ("grow more slowly with the indexes", "controls moved"):
         assert words in overview
+    price = ("pays for", "pay for a write", "writes did not slow down")  # as it turns out
+    assert any(words in overview for words in price)
     assert 'href="index.html"' in (kept / "scale.html").read_text()
 
 
