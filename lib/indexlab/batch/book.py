@@ -19,7 +19,7 @@ RUNNING = "running"
 LEAST_PAUSE = 1.0
 """Seconds between two writes, so that a batch of thousands is not busy with writing."""
 LEAST_PAUSE_OF_PAGE = 10.0
-SHARE = 20
+SHARE = 50
 """Writing may take one part in so many of the time, and so may drawing the page."""
 
 

@@ -11,6 +11,7 @@ gone. At the end of the input the child is told to end, and may put things in or
 from __future__ import annotations
 
 import ctypes
+import gc
 import json
 import os
 import random
@@ -229,6 +230,8 @@ def main(out: str, report: str) -> None:
     stores.preload(out)
     for name in (*PRELOADED, *(PRELOADED_FOR_REPORTS if report == "report" else ())):
         importlib.import_module(name)
+    gc.collect()
+    gc.freeze()  # a collection in a child would look at all that was loaded, and so copy its pages
     _send(channel, {"ready": os.getpid()})
     Nursery(channel).serve()
 
