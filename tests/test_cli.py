@@ -415,6 +415,10 @@ def test_a_run_that_did_not_complete_prints_how_far_it_came(
             *("--execute", "--no-report", "--budget", "0.5", "--max-wait", "1", "--out", "far"),
             *("--format", "json"),
         )
+    with psycopg.connect(
+        conninfo, autocommit=True
+    ) as conn:  # the blocker may have held its remains
+        conn.execute("DROP INDEX IF EXISTS idx_accounts_bid")
     assert done.returncode == 4, done.stderr
     document = json.loads(done.stdout)
     assert document == json.loads((files / "far" / "run.json").read_text())
