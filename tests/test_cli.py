@@ -539,7 +539,7 @@ def test_a_regression_beyond_the_limit_fails_the_run(
         conn.execute("CREATE TABLE slowness AS SELECT 0.01 AS s")
         first = indexlab("benchmark", *common, "--workload", "sleep.sql", "--out", "first")
         assert first.returncode == 0, first.stderr
-        conn.execute("UPDATE slowness SET s = 0.03")
+        conn.execute("UPDATE slowness SET s = 0.1")
         compare = ("--workload", "sleep.sql", "--baseline", "first", "--max-slowdown", "1.2")
         second = indexlab("benchmark", *common, *compare, "--out", "second")
         conn.execute("DROP TABLE slowness")
