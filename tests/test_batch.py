@@ -188,7 +188,7 @@ def _builds(entry: Entry) -> bool:
 
 def test_three_kinds_of_faults_and_the_way_to_green(scene: Scene) -> None:
     """The batch that the issue shows: faults beside good targets, mended and resumed."""
-    good = [scene.entry(f"good-{number}", tags=["eu"]) for number in range(3)]
+    good = [scene.entry(f"good-{number}", tags=["eu"]) for number in range(16)]
     late = scene.entry("late")
     closed = replace_port(late["target"])
     faulty = [
@@ -200,20 +200,20 @@ def test_three_kinds_of_faults_and_the_way_to_green(scene: Scene) -> None:
     heard: list[Event] = []
     book = scene.batch([*good, *faulty], retries=1, hear=lambda event, _: heard.append(event))
     assert statuses(book) == {
-        **{f"good-{number}": "ok" for number in range(3)},
+        **{f"good-{number}": "ok" for number in range(16)},
         "unknown service": "failed",
         "unreachable": "failed",
         "wrong plan": "findings",
         "unknown database": "failed",
     }
     document = scene.document()
-    assert document["counts"] == {"ok": 3, "findings": 1, "failed": 3, "not_run": 0}
+    assert document["counts"] == {"ok": 16, "findings": 1, "failed": 3, "not_run": 0}
     assert (book.exit_code(), document["complete"]) == (4, True)
     found = {entry["name"]: entry for entry in document["targets"]}
     assert "there_is_no_such_service" in found["unknown service"]["reason"]
-    assert [found[name]["exit"] for name in found] == [0, 0, 0, 3, 3, 1, 3]
+    assert [found[name]["exit"] for name in found] == [*[0] * 16, 3, 3, 1, 3]
     # Only nobody's answer may be another one in a moment.
-    assert [found[name]["attempts"] for name in found] == [1, 1, 1, 1, 2, 1, 1]
+    assert [found[name]["attempts"] for name in found] == [*[1] * 17, 2, 1, 1]
     assert found["good-0"]["statements"] == {"idx_date": "build", "idx_customer": "skip"}
     assert found["good-0"]["tags"] == ["eu"]
     assert found["wrong plan"]["statements"] == {"idx_event": "ask"} or found["wrong plan"][
