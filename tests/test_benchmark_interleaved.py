@@ -105,6 +105,9 @@ def test_rounds_are_shared_and_values_are_the_same_on_both_sides(compared: Any) 
         first, second = ([(s.values, s.round) for s in side.samples] for side in (old, new))
         assert list(dict.fromkeys(first)) == list(dict.fromkeys(second))  # the faster one repeats
         assert len({sample.round for sample in old.samples}) == 8
+    slow, fast = (side.series[0] for side in (before, after))
+    assert fast.p50_ms < slow.p50_ms / 5
+    assert len(fast.samples) >= 2 * len(slow.samples)  # visited again at other moments
 
 
 def test_controls_are_measured_in_every_round_on_both_sides(compared: Any) -> None:

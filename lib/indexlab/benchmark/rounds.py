@@ -18,9 +18,12 @@ TURN_MS = 25.0
 to client and server, so that more and shorter rounds make the ratio surer. A side alone has nothing
 to hold its rounds against: there, short ones would seem to agree because they are neighbours."""
 TURN_EXECUTIONS = 10
-REPEATED_PART = 0.2
+REPEATED_PART = 0.5
 """The faster side of a query may take so much of the slower one's time for more samples."""
-MOST_REPEATS = 10
+MOST_REPEATS = 2
+MOST_RETURNS = 8
+SWITCH_MS = 1.0
+"""About what it takes to get to a side, besides the executions that do not count."""
 CONTROL_EXECUTIONS = 5
 MAX_SAMPLES = 5000
 """More do not narrow an interval enough to be worth their time and their room in the result."""
@@ -46,6 +49,10 @@ class Unit:
     rounds: int = 0
     is_precise: bool = False
     next_check: int = field(default=MIN_ROUNDS)
+    visited: int = -1
+    """The round of the last visit."""
+    executions: int = 0
+    """Of each side in the last visit, without repeats."""
 
     @property
     def name(self) -> str:
@@ -78,26 +85,55 @@ class Unit:
     def visit(self, number: int) -> None:
         """Measure the sides one after the other, the other way round in every second round.
 
-        Two rounds together are ABBA: what drifts evenly adds as much to A as to B.
+        Two rounds together are ABBA: what drifts evenly adds as much to A as to B. A further visit
+        in the same round measures the faster side again, with the same values.
         """
-        count = self._executions()
+        if number == self.visited:
+            self._come_back()
+            return
+        self.visited, self.executions = number, self._executions()
         order = self._active()
         if number % 2:
             order.reverse()
         for runner in order:
-            runner.measure(count, number, self._repeats(runner, count))
+            runner.measure(self.executions, number, self._repeats(runner))
         self.rounds += 1
 
-    def _repeats(self, runner: Runner, count: int) -> int:
-        """Return how often the faster side runs what the slower one runs once in a round.
+    def returns(self) -> int:
+        """Return how often a round comes back to the faster side alone.
 
-        One execution of 0.1 ms scatters more than one of 50 ms. To repeat the short one costs
-        little and makes the round's ratio surer; else it would take more rounds of both.
+        Executions in a row meet one moment: where the scheduler put client and server, a round trip
+        takes 14 us, or 60. One execution of 50 ms meets many, ten of 0.1 ms but one, so that the
+        short side makes the ratio unsure. Visits at other moments of the round cost it little.
         """
-        if len(self._active()) < 2 or runner.evictor is not None:
+        if self.is_control or self.is_precise or not self.executions or self._is_alone():
+            return 0
+        fast = self._faster
+        count = fast.settling + self.executions * self._repeats(fast)
+        affordable = REPEATED_PART * self.executions * self.cost_ms
+        return min(int(affordable / (SWITCH_MS + count * fast.cost_ms)), MOST_RETURNS)
+
+    def _come_back(self) -> None:
+        if self.is_precise or self._is_alone():
+            return
+        fast = self._faster
+        fast.turn -= self.executions
+        fast.measure(self.executions, self.visited, self._repeats(fast))
+
+    @property
+    def _faster(self) -> Runner:
+        return min(self.runners, key=lambda runner: runner.cost_ms)
+
+    def _is_alone(self) -> bool:
+        """Whether a round has one side, or may not run it at will."""
+        return len(self._active()) < 2 or any(r.evictor is not None for r in self.runners)
+
+    def _repeats(self, runner: Runner) -> int:
+        """Return how often the faster side runs what the slower one runs once in a visit."""
+        if self._is_alone():
             return 1
         affordable = int(REPEATED_PART * self.cost_ms / max(runner.cost_ms, 1e-6))
-        return max(1, min(affordable, TURN_EXECUTIONS // count, MOST_REPEATS))
+        return max(1, min(affordable, TURN_EXECUTIONS // self.executions, MOST_REPEATS))
 
     def _executions(self) -> int:
         if self.is_control:
@@ -129,15 +165,12 @@ class Unit:
             # Two sides that are as wide as this make a ratio as wide as asked.
             self.is_precise = found.width <= precision / 2**0.5
             return
-        # A few resamples may be narrow by luck: many of them must agree before it is over.
-        self.is_precise = all(
+        # Resamples may be narrow by luck, and where latencies have two levels a few of them decide:
+        # what is there without them must agree.
+        sides = self.runners[0].samples, self.runners[1].samples
+        self.is_precise = intervals.width_by_order(*sides, CONFIDENCE) <= precision and all(
             intervals.ratio(
-                self.runners[0].samples,
-                self.runners[1].samples,
-                paired=True,
-                confidence=CONFIDENCE,
-                random=draw,
-                resamples=resamples,
+                *sides, paired=True, confidence=CONFIDENCE, random=draw, resamples=resamples
             ).width
             <= precision
             for resamples in (CHECK_RESAMPLES, intervals.RESAMPLES)
@@ -201,18 +234,18 @@ def take(
         begun, first, busy = time.monotonic(), number, True
         while busy:
             busy = False
-            for unit in order.sample([*group, *controls], len(group) + len(controls)):
-                if unit.is_control:
-                    unit.visit(number)
-                    continue
-                in_time = time.monotonic() < deadline
-                if unit.continues(
-                    rounds, done=number - first, in_time=in_time, precision=precision
-                ):
-                    unit.visit(number)
+            agenda = [u for u in (*group, *controls) for _ in range(1 + u.returns())]
+            for unit in order.sample(agenda, len(agenda)):
+                if not unit.is_control and unit.visited != number:
+                    in_time = time.monotonic() < deadline
+                    if not unit.continues(
+                        rounds, done=number - first, in_time=in_time, precision=precision
+                    ):
+                        continue
                     busy = True
-                    if precision:
-                        unit.check(precision, seed)
+                unit.visit(number)
+                if precision:
+                    unit.check(precision, seed)
             number += 1
             spent = (time.monotonic() - begun) / max(deadline - begun, 1e-9)
             part = min(1.0, (number - first) / rounds if rounds else spent)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from statistics import median
 from typing import Any, NoReturn
@@ -74,16 +75,21 @@ class Side:
             kind: of the query, read or write.
             seconds: that a statement within may take.
         """
-        limit = round(seconds * 1000)
-        steps: list[sql.Composable] = [sql.SQL("SET LOCAL statement_timeout = {}").format(limit)]
-        if self.switching and kind == "read":
-            steps.insert(0, sql.SQL("SET LOCAL transaction_read_only = on"))
-        if self.hidden:
-            names = sql.SQL(", ").join(sql.Identifier(*name) for name in self.hidden)
-            steps.insert(0, sql.SQL("DROP INDEX {}").format(names))
         with conn.transaction(force_rollback=True):
-            conn.execute(sql.SQL("; ").join(steps))
+            conn.execute(_opening(self, kind == "read", round(seconds * 1000)))
             yield
+
+
+@cache
+def _opening(side: Side, is_read: bool, limit_ms: int) -> bytes:
+    """Write what a transaction on this side begins with: to compose it takes as long as to run it."""
+    steps: list[sql.Composable] = [sql.SQL("SET LOCAL statement_timeout = {}").format(limit_ms)]
+    if side.switching and is_read:
+        steps.insert(0, sql.SQL("SET LOCAL transaction_read_only = on"))
+    if side.hidden:
+        names = sql.SQL(", ").join(sql.Identifier(*name) for name in side.hidden)
+        steps.insert(0, sql.SQL("DROP INDEX {}").format(names))
+    return sql.SQL("; ").join(steps).as_bytes(None)
 
 
 @dataclass(slots=True, eq=False)
@@ -201,6 +207,8 @@ class Runner:
             return found[settling:]
         with self.transaction():
             turn = self.turn
+            if is_write:
+                self.conn.execute("SAVEPOINT indexlab")
             for _ in range(settling):
                 self._alone(is_write=is_write)
             if settling == 0 and self.side.switching:
@@ -212,10 +220,10 @@ class Runner:
             return found
 
     def _alone(self, *, is_write: bool) -> float:
-        if not is_write:
-            return self.execute()
-        with self.conn.transaction(force_rollback=True):
-            return self.execute()
+        ms = self.execute()
+        if is_write:
+            self.conn.execute("ROLLBACK TO SAVEPOINT indexlab")
+        return ms
 
     def check(self) -> None:
         """Prepare the query and run it once, before anything is measured.
@@ -268,17 +276,18 @@ class Runner:
         last, earlier = past[-STEADY_WINDOW:], past[-2 * STEADY_WINDOW : -STEADY_WINDOW]
         return abs(median(last) / median(earlier) - 1) <= STEADY_WITHIN
 
-    def measure(self, count: int, number: int, repeats: int = 1) -> None:
-        """Take samples of the next `count` sets of values in round `number`, each `repeats` times.
+    @property
+    def settling(self) -> int:
+        """How many executions after a switch of sides do not count."""
+        if not self.side.switching or self.evictor is not None:
+            return 0
+        return 0 if self.cost_ms > SLOW_MS else 1 if self.cost_ms > 5 else 2
 
-        After a switch, the first executions do not count.
-        """
+    def measure(self, count: int, number: int, repeats: int = 1) -> None:
+        """Take samples of the next `count` sets of values in round `number`, each `repeats` times."""
         first, sets = self.turn, len(self.sampled.values)
-        settling = 0
-        if self.side.switching and self.evictor is None:
-            settling = 0 if self.cost_ms > SLOW_MS else 1 if self.cost_ms > 5 else 2
         with self.giving_up():
-            found = self.repeat(count, settling, repeats)
+            found = self.repeat(count, self.settling, repeats)
             self.samples += [
                 Sample(ms, (first + i % count) % sets, number) for i, ms in enumerate(found)
             ]
