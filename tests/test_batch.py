@@ -366,8 +366,12 @@ def test_a_batch_that_is_there_is_not_overwritten(scene: Scene) -> None:
     with pytest.raises(InputError, match="a batch with stage 'audit', not 'apply'"):
         scene.batch(entries, APPLY, resume=True)
     events: list[Event] = []
-    scene.batch(entries, resume=True, hear=lambda event, _: events.append(event))
+    first = scene.batch(entries, resume=True).document()
+    book = scene.batch(entries, resume=True, hear=lambda event, _: events.append(event))
     assert not [event for event in events if isinstance(event, Ended)]
+    # The time of all sittings, so that targets a second are not those of the last one.
+    assert book.document()["started"] == first["started"]
+    assert book.document()["seconds"] >= first["seconds"] > 0
     # Another plan is other work.
     (scene.place / "plan.sql").write_text("CREATE INDEX other ON core.bookings (status);\n")
     book = scene.batch(entries, resume=True)

@@ -22,7 +22,9 @@ from indexlab.benchmark import (
     sessions,
 )
 from indexlab.benchmark.rounds import Unit
+from indexlab.cli import results
 from indexlab.errors import InputError
+from indexlab.runs import documents
 from indexlab.target import Server, Target
 from indexlab.workload import SampledQuery
 
@@ -399,6 +401,26 @@ def test_a_latency_that_moves_while_it_is_measured_is_told() -> None:
     rising = series("q", np.linspace(10, 15, 90))
     found = compared(measured(rising), measured(series("q", noisy(1, 12))))
     assert any("latency moved by more than 15%" in words for words in found.warnings)
+
+
+def test_a_terminal_tells_reasons_and_doubts() -> None:
+    dearer = plan(**{"Shared Hit Blocks": 900})
+    before = measured(series("q", noisy(1, 10), explain=plan(**{"Shared Hit Blocks": 9})))
+    after = measured(series("q", noisy(2, 20), explain=dearer), client_load=8.0, client_cpus=2)
+    lines = results.benchmark_lines(documents.of_comparison(compared(before, after)))
+    assert lines[0].endswith("slower")
+    assert lines[1] == "    it touches 900 pages in place of 9"
+    assert any(line.startswith("warning: the machine was busy: load 8.0") for line in lines)
+    alone = {"headline": None, "queries": [], "warnings": after.warnings()}
+    assert results.benchmark_lines(alone)[0].startswith("warning: the machine was busy: load 8.0")
+
+
+def test_a_measurement_alone_tells_its_doubts() -> None:
+    rising = measured(series("<b>", np.linspace(10, 15, 90)))
+    assert any("while it was measured: <b>; caches" in words for words in rising.warnings())
+    assert "&lt;b&gt;; caches were filling" in rising._repr_html_()
+    assert "caches were filling" in repr(rising)
+    assert measured(series("q", noisy(1, 12))).warnings() == ()
 
 
 # Precision and percentiles

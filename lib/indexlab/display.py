@@ -132,6 +132,11 @@ def badge(word: str) -> Markup:
     return Markup(f'<span class="il-badge il-{tone(word)}">{said}</span>')
 
 
+def warning(text: str) -> Markup:
+    """Return what is doubtful, marked as that."""
+    return Markup(f"{badge('warning')} {escape(text)}")
+
+
 def code(text: str) -> Markup:
     """Return SQL as a block, its words coloured."""
     return Markup(f'<pre class="il-code"><code>{coloured(text)}</code></pre>')

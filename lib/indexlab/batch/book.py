@@ -63,7 +63,9 @@ class Book:
     """Why the batch ended before its last wave."""
     interrupted: bool = False
     complete: bool = False
-    _started: datetime = field(default_factory=lambda: datetime.now(UTC))
+    started: datetime = field(default_factory=lambda: datetime.now(UTC))
+    before: float = 0.0
+    """Seconds that were spent on it before it was taken up."""
     _began: float = field(default_factory=time.monotonic)
     _written: float = 0.0
     _pause: float = 0.0
@@ -78,9 +80,9 @@ class Book:
             "report": self.work.report,
             "max_slowdown": self.work.max_slowdown,
             "source": self.source,
-            "started": self._started.isoformat(timespec="seconds"),
+            "started": self.started.isoformat(timespec="seconds"),
             "updated": datetime.now(UTC).isoformat(timespec="seconds"),
-            "seconds": round(time.monotonic() - self._began, 3),
+            "seconds": round(self.before + time.monotonic() - self._began, 3),
             "complete": self.complete,
             "interrupted": self.interrupted,
             "stopped": self.stopped,
@@ -192,7 +194,16 @@ def opened(
                 entry.result = found
         if entry.selected or entry.result.status != "not_run":
             entries[target.name] = entry
-    return Book(store, work, source, entries)
+    if there is None:
+        return Book(store, work, source, entries)
+    try:
+        started, before = datetime.fromisoformat(there["started"]), float(there["seconds"])
+    except (KeyError, TypeError, ValueError):
+        raise InputError(
+            "it does not say when it began and how long it took: give another --out",
+            source=f"{store.url}/batch.json",
+        ) from None
+    return Book(store, work, source, entries, started=started, before=before)
 
 
 def _check_same(there: Json, work: Work, store: Store) -> None:

@@ -211,10 +211,7 @@ class Comparison(Record):
             "(Benjamini and Hochberg)."
         )
         lines = [display.escape(note) for note in notes]
-        lines += [
-            display.Markup(f"{display.badge('warning')} {display.escape(warning)}")
-            for warning in self.warnings
-        ]
+        lines += map(display.warning, self.warnings)
         return table + "".join(f"<p>{line}</p>" for line in lines)
 
 

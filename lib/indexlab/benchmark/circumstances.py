@@ -60,7 +60,7 @@ def warnings(
             "so measure both without writers"
         )
     yield from _of_the_answers(changes, pairs)
-    yield from stability.warnings(before, after, pairs)
+    yield from stability.warnings((before, after), pairs, in_turns=before.is_paired_with(after))
     unequal = [a.query for a, b in pairs if a.weight != b.weight]
     if unequal:
         yield f"weights differ: {', '.join(unequal)}; the headline uses those after"

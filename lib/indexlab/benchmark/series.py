@@ -235,6 +235,18 @@ class Measurement(Record):
         """Whether the rounds of both are the same moments."""
         return self.is_interleaved and other.is_interleaved and self.started == other.started
 
+    def warnings(self) -> tuple[str, ...]:
+        """Return what makes its samples doubtful, each with its remedy.
+
+        Of a side that took turns with another one, their comparison says it.
+        """
+        from indexlab.benchmark import stability
+
+        if self.is_interleaved:
+            return ()
+        queries = [(series,) for series in self.series]
+        return tuple(stability.warnings((self,), queries, in_turns=False))
+
     def frame(self) -> pd.DataFrame:
         """Return the latencies as a pandas DataFrame, one row per query.
 
@@ -279,6 +291,7 @@ class Measurement(Record):
             for s in self.series
         ]
         notes = [f"{failure.query} fails: {failure.reason}" for failure in self.failed]
+        notes += self.warnings()
         columns = ("query", "p50", "p95", "p99", "plan")
         title = f"latency {self.label}".strip()
         return records.text(f"{title}, {self.server}", columns, rows, notes=notes)
@@ -310,7 +323,8 @@ class Measurement(Record):
         )
         columns = ("query", "kind", *numeric, "plan")
         table = display.table(columns, rows, caption=f"latency{named}", numeric=numeric)
-        return f"{table}<p>{note}</p>"
+        lines = [note, *map(display.warning, self.warnings())]
+        return table + "".join(f"<p>{line}</p>" for line in lines)
 
 
 def _percentiles(series: Series) -> Iterator[str | display.Markup]:

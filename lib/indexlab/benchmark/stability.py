@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from statistics import median
 
 from indexlab import units
@@ -17,40 +17,46 @@ BUSY = 0.75
 
 
 def warnings(
-    before: Measurement, after: Measurement, pairs: Sequence[tuple[Series, Series]]
+    sides: Sequence[Measurement], queries: Sequence[Sequence[Series]], *, in_turns: bool
 ) -> Iterator[str]:
-    """Say what makes the samples of two sides doubtful, and what to do; pure."""
-    few = [a.query for a, b in pairs if any(_are_few(side) for side in (a, b))]
+    """Say what makes samples doubtful, and what to do; pure.
+
+    Args:
+        sides: one measurement, or the two that are compared.
+        queries: the series of each query, one of every side.
+        in_turns: the sides met the same moments, so that what moved has moved both.
+    """
+    few = _names(queries, _are_few)
     if few:
-        yield f"fewer than {FEW_SAMPLES} samples: {', '.join(few)}; give a larger budget"
-    wide = [a.query for a, b in pairs if max(map(spread, (a, b))) > SPREAD]
+        yield f"fewer than {FEW_SAMPLES} samples: {few}; give a larger budget"
+    wide = _names(queries, lambda series: spread(series) > SPREAD)
     if wide:
         yield (
             f"half of the samples spread by more than {SPREAD:.0%} of the median: "
-            f"{', '.join(wide)}; sets of values that differ or other work on the machine: stop it, "
+            f"{wide}; sets of values that differ or other work on the machine: stop it, "
             "or give a larger budget"
         )
-    if not before.is_paired_with(after):
-        drifting = [a.query for a, b in pairs if max(abs(trend(s)) for s in (a, b)) > TREND]
-        if drifting:
-            yield (
-                f"latency moved by more than {TREND:.0%} while it was measured: "
-                f"{', '.join(drifting)}; caches were filling or the machine changed its pace: "
-                "measure again, or interleaved"
-            )
-    unsteady = [a.query for a, b in pairs if not (_warmed(a) and _warmed(b))]
-    if unsteady:
+    drifting = "" if in_turns else _names(queries, lambda series: abs(trend(series)) > TREND)
+    if drifting:
         yield (
-            f"the warm-up did not come to a steady latency: {', '.join(unsteady)}; give a larger "
-            "budget"
+            f"latency moved by more than {TREND:.0%} while it was measured: "
+            f"{drifting}; caches were filling or the machine changed its pace: "
+            "measure again, or interleaved"
         )
-    load = max(side.conditions.client_load for side in (before, after))
-    cpus = max(side.conditions.client_cpus for side in (before, after))
+    unsteady = _names(queries, lambda series: not _warmed(series))
+    if unsteady:
+        yield (f"the warm-up did not come to a steady latency: {unsteady}; give a larger budget")
+    load = max(side.conditions.client_load for side in sides)
+    cpus = max(side.conditions.client_cpus for side in sides)
     if cpus and load > BUSY * cpus:
         yield (
             f"the machine was busy: load {load:.1f} on {units.plural(cpus, 'processor')} when the "
             "measurement began; stop other work and measure again"
         )
+
+
+def _names(queries: Sequence[Sequence[Series]], doubtful: Callable[[Series], bool]) -> str:
+    return ", ".join(sides[0].query for sides in queries if any(map(doubtful, sides)))
 
 
 def _are_few(series: Series) -> bool:

@@ -131,11 +131,11 @@ def interleave(
 
     This is the most trustworthy way to compare: what drifts (caches, clock rate, other load)
     touches both sides alike. In each round each query is measured on both sides, in one order and
-    in the next round in the other one: ABBA; where one side is much faster, the round comes back to it
-    at other moments. A side without the indexes is a transaction in which
-    they are dropped and which is rolled back: no other session sees it, but they wait for their
-    tables meanwhile, so the target must be disposable. Each side has prepared statements of its
-    own, and the first executions after a switch, which plan anew, do not count.
+    in the next round in the other one: ABBA; where one side is much faster, the round comes back to
+    it at other moments. A side without the indexes is a transaction in which they are dropped and
+    which is rolled back: no other session sees it, but they wait for their tables meanwhile, so the
+    target must be disposable. Each side has prepared statements of its own, and the first
+    executions after a switch, which plan anew, do not count.
 
     Args:
         target: where the queries run; the session must own the tables.

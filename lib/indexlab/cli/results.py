@@ -122,13 +122,17 @@ def benchmark_lines(document: Mapping[str, Any]) -> list[str]:
         f"{clean(one['query']):<32} fails {clean(one['reason'])}"
         for one in document.get("failed_on_one_side", ())
     ]
+    doubts = [f"warning: {clean(words)}" for words in document.get("warnings", ())]
     if document["headline"] is None:
-        return [*map(_latency, document["queries"]), *failed]
-    lines = [
-        f"{clean(change['query']):<32} {_bound(change, 'before'):>9} -> "
-        f"{_bound(change, 'after'):<9} {change['verdict']}"
-        for change in document["changes"]
-    ]
+        return [*map(_latency, document["queries"]), *failed, *doubts]
+    lines = []
+    for change in document["changes"]:
+        lines.append(
+            f"{clean(change['query']):<32} {_bound(change, 'before'):>9} -> "
+            f"{_bound(change, 'after'):<9} {change['verdict']}"
+        )
+        if change["reason"]:
+            lines.append(f"    {clean(change['reason'])}")
     lines += failed
     headline = document["headline"]
     if headline["queries"]:
@@ -140,7 +144,7 @@ def benchmark_lines(document: Mapping[str, Any]) -> list[str]:
         ]
     if document.get("mode") == "interleaved":
         lines.append("measured in turns, with and without the indexes: the most trustworthy mode")
-    return lines
+    return lines + doubts
 
 
 def expected_lines(

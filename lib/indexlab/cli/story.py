@@ -45,7 +45,7 @@ def compare(before: str, after: str, max_slowdown: float | None, form: str) -> i
     sides = [documents.measurement(Run(named(name))) for name in (before, after)]
     comparison = benchmarking.compare(sides[0], sides[1])
     document = {"format": 1, **documents.of_comparison(comparison)}
-    notes = [comparison.design, str(comparison.drift), *comparison.warnings]
+    notes = [comparison.design, str(comparison.drift)]
     say([as_json(document)] if form == "json" else [*benchmark_lines(document), "", *notes])
     return slowed(comparison, max_slowdown)
 

@@ -20,6 +20,8 @@ MOST_CELLS = 150_000
 MOST_COLUMNS = 60
 FULL = 0.5
 """A matrix with more columns must be filled at least by this share, or its cells become a list."""
+ENDED = ("failed", "findings", "ok")
+"""The states of targets that were worked on."""
 MOST_STATEMENTS = 200
 MOST_LINKS = 12
 FILES = {
@@ -185,7 +187,8 @@ def _facts(found: Matrix) -> Iterator[Fact]:
         cells = sum(found.states.values())
         yield Fact("Statements", f"{cells:,}", (units.listed(told, 8),), "plain")
     if found.seconds:
-        rate = len(found.rows) / found.seconds
+        ended = sum(row.status in ENDED for row in found.rows)
+        rate = ended / found.seconds
         said = f"{rate:.2g} targets a second" if rate >= 1 else f"{60 * rate:.2g} targets a minute"
         yield Fact("The whole batch", units.duration(found.seconds), (said,), "plain")
 

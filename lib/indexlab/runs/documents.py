@@ -237,6 +237,7 @@ def of_benchmark(
         "control_series": [_series(series, ((),)) for series in measurement.controls],
         "changes": [],
         "headline": None,
+        "warnings": measurement.warnings(),
     }
     if comparison is not None:
         document |= of_comparison(comparison)
