@@ -28,7 +28,7 @@ SELECT
     guests
 FROM core.bookings
 WHERE date = :date
-ORDER BY slot
+ORDER BY slot, id
 LIMIT 100;
 
 -- name: newest_pending
