@@ -350,7 +350,7 @@ def test_the_bookings_workload_costs_little_beyond_its_queries(at: Target) -> No
     with target.connect(shop, read_only=True) as conn:
         sampled = workload.sample(conn, workload.read(demo.WORKLOAD))
     began = time.monotonic()
-    before, after = benchmark.interleave(shop, sampled, names, budget=400, precision=PRECISION)
+    before, after = benchmark.interleave(shop, sampled, names, budget=240, precision=PRECISION)
     wall = time.monotonic() - began
     own = before.conditions.queries_s + after.conditions.queries_s
     comparison = benchmark.compare(before, after)
