@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -445,6 +445,46 @@ def test_rounds_end_when_the_interval_is_narrow_enough() -> None:
     for one in (narrow, wide):
         one.check(0.05, 0)
     assert (narrow.is_precise, wide.is_precise) == (True, False)
+
+
+@dataclass
+class _Visited:
+    """Enough of a runner to see which side is visited, and with which set of values."""
+
+    label: str
+    cost_ms: float
+    visits: list[tuple[str, int, int]]
+    turn: int = 0
+    settling: int = 0
+    is_given_up: bool = False
+    evictor: None = None
+    samples: tuple[Sample, ...] = ()
+
+    def measure(self, count: int, number: int, _repeats: int) -> None:
+        self.visits.append((self.label, number, self.turn))
+        self.turn += count
+
+
+def visited(slow_ms: float, fast_ms: float, rounds: int = 2) -> list[tuple[str, int, int]]:
+    """Return side, round and first set of values of each visit."""
+    visits: list[tuple[str, int, int]] = []
+    sides = _Visited("slow", slow_ms, visits), _Visited("fast", fast_ms, visits)
+    unit = Unit(sides)  # type: ignore[arg-type]
+    for number in range(rounds):
+        for _ in range(1 + unit.returns()):
+            unit.visit(number)
+    return visits
+
+
+def test_a_round_comes_back_to_a_much_faster_side_with_the_same_values() -> None:
+    visits = visited(100, 5)
+    assert visits[:2] == [("slow", 0, 0), ("fast", 0, 0)]  # costs are known from here on
+    assert visits[2:4] == [("fast", 1, 1), ("slow", 1, 1)]
+    assert visits[4:] == [("fast", 1, 1)] * 4  # half of 100 ms holds four of 2 * 5 + 1
+
+
+def test_a_round_does_not_come_back_where_both_sides_are_slow() -> None:
+    assert visited(100, 90) == [("slow", 0, 0), ("fast", 0, 0), ("fast", 1, 1), ("slow", 1, 1)]
 
 
 def test_percentiles_have_intervals_that_cover_them() -> None:

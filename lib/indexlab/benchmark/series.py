@@ -75,7 +75,8 @@ class Series(Record):
     hot_share: float | None = None
     """Of the rows that a write updated: which part was a heap-only tuple; None without updates."""
     wal_bytes: float | None = None
-    """Of a write: median over several executions; None before PostgreSQL 13."""
+    """Of a write: median over several executions, without the whole pages that are written after a
+    checkpoint; None before PostgreSQL 13."""
 
     @property
     def given_up(self) -> bool:
