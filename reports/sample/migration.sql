@@ -129,7 +129,7 @@ SELECT
     guests
 FROM core.bookings
 WHERE date = $1
-ORDER BY slot
+ORDER BY slot, id
 LIMIT 100
 ;
 EXPLAIN (ANALYZE, BUFFERS) EXECUTE indexlab_query_2 (:'indexlab_date');

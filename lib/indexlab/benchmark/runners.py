@@ -342,7 +342,8 @@ class Runner:
         """Run a write with several sets of values: the share of HOT updates, and its WAL.
 
         Each runs twice, and the second time counts. The first after a checkpoint writes whole pages:
-        that is the price of the moment, and would fall to the side that comes first.
+        that is the price of the moment, and would fall to the side that comes first. Random keys meet
+        other pages, and go on paying it.
         """
         wal = []
         with self.transaction(seconds):

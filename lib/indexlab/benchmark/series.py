@@ -75,8 +75,9 @@ class Series(Record):
     hot_share: float | None = None
     """Of the rows that a write updated: which part was a heap-only tuple; None without updates."""
     wal_bytes: float | None = None
-    """Of a write: median over several executions, without the whole pages that are written after a
-    checkpoint; None before PostgreSQL 13."""
+    """Of a write: median over several executions, each of which ran before, so that pages met again are
+    not written whole as the first time after a checkpoint; where keys are random, others are. None
+    before PostgreSQL 13."""
 
     @property
     def given_up(self) -> bool:
