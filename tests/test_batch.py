@@ -24,7 +24,7 @@ import pytest
 import yaml
 from psycopg.conninfo import make_conninfo
 
-from indexlab import embedded
+from indexlab import embedded, render
 from indexlab.batch import cluster, engine, targets
 from indexlab.batch.book import Book
 from indexlab.batch.cluster import Crew, Ended, Told
@@ -366,17 +366,34 @@ def test_a_batch_that_is_there_is_not_overwritten(scene: Scene) -> None:
     with pytest.raises(InputError, match="a batch with stage 'audit', not 'apply'"):
         scene.batch(entries, APPLY, resume=True)
     events: list[Event] = []
-    first = scene.batch(entries, resume=True).document()
-    book = scene.batch(entries, resume=True, hear=lambda event, _: events.append(event))
+    scene.batch(entries, resume=True, hear=lambda event, _: events.append(event))
     assert not [event for event in events if isinstance(event, Ended)]
-    # The time of all sittings, so that targets a second are not those of the last one.
-    assert book.document()["started"] == first["started"]
-    assert book.document()["seconds"] >= first["seconds"] > 0
     # Another plan is other work.
     (scene.place / "plan.sql").write_text("CREATE INDEX other ON core.bookings (status);\n")
     book = scene.batch(entries, resume=True)
     assert book.entries["only"].result.statements == {"other": "build"}
     assert book.entries["only"].attempts == 2
+
+
+def test_a_batch_that_is_taken_up_counts_the_time_of_all_its_sittings(scene: Scene) -> None:
+    entries = [scene.entry("only")]
+    scene.batch(entries)
+    kept = scene.out / "batch.json"
+    earlier = json.loads(kept.read_text()) | {
+        "started": "2026-03-01T07:00:00+00:00",
+        "seconds": 900.0,
+    }
+    kept.write_text(json.dumps(earlier))
+    found = scene.batch(entries, resume=True).document()
+    assert found["started"] == earlier["started"]
+    assert 900 < found["seconds"] < 1800
+    # One target in a quarter of an hour, whatever the last sitting took and whoever still waits.
+    waiting = {**found["targets"][0], "name": "waiting", "status": "not_run"}
+    shown = found | {"format": 1, "seconds": 900.0, "targets": [*found["targets"], waiting]}
+    assert "0.067 targets a minute" in str(dict(render.batch_files(shown))["index.html"])
+    kept.write_text(json.dumps({k: v for k, v in earlier.items() if k != "seconds"}))
+    with pytest.raises(InputError, match="does not say when it began and how long it took"):
+        scene.batch(entries, resume=True)
 
 
 def test_a_batch_on_some_targets_says_nothing_of_the_others(scene: Scene) -> None:
